@@ -1,0 +1,34 @@
+PYTHON ?= python3
+BIN := dev/bin
+
+.PHONY: help serve test lint
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
+
+serve: dev/installed  ## make what is missing, then serve the API on HOST and PORT
+	@$(BIN)/python manage.py migrate --verbosity 0
+	@exec $(BIN)/gunicorn --config python:config.server
+
+test: dev/installed-for-tests  ## run all tests; on PostgreSQL with DATABASE_URL
+	@$(BIN)/python manage.py test --parallel auto --noinput
+
+lint: dev/installed-for-tests  ## style, import order of the layers, migrations
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/python manage.py makemigrations --check --dry-run
+
+dev/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 …' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo 'The venv module is missing; on Debian and Ubuntu: sudo apt install python3-venv' >&2; exit 1; }
+	@echo 'Making the virtual environment dev/ …'
+	@$(PYTHON) -m venv dev
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+dev/installed-for-tests: dev/installed requirements-dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

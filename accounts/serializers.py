@@ -1,0 +1,58 @@
+from django.contrib.auth.models import User
+from django.core.validators import RegexValidator
+from rest_framework import serializers
+
+from config.serializers import StringField, TextField
+
+LONGEST_USERNAME = 150  # auth_user's column
+LONGEST_PASSWORD = 1024
+
+# ASCII alone, so that no two names look alike; with a letter or digit, so that none is a path such as `..`.
+username_is_plain = RegexValidator(
+    r"^(?=.*[A-Za-z0-9])[A-Za-z0-9@.+_-]+\Z",
+    "Use ASCII letters, digits and @ . + - _ only, with a letter or digit among them.",
+)
+
+
+class UsernameField(serializers.SlugRelatedField):
+    """A user, named by their username exactly as registered."""
+
+    default_error_messages = {
+        "does_not_exist": "There is no such user.",
+        "invalid": "Not a valid string.",
+    }
+
+    def __init__(self, **kwargs):
+        if not kwargs.get("read_only"):
+            kwargs["queryset"] = User.objects.all()
+        super().__init__(slug_field="username", **kwargs)
+
+    def to_internal_value(self, data):
+        if not isinstance(data, str):
+            self.fail("invalid")
+        if not data.isprintable():  # NUL and lone surrogates, which databases refuse, stand in no name
+            self.fail("does_not_exist")
+        return super().to_internal_value(data)
+
+
+class UserSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = User
+        fields = ["username", "email"]
+
+
+class RegisterSerializer(serializers.Serializer):
+    username = TextField(max_length=LONGEST_USERNAME, validators=[username_is_plain])
+    password = StringField(max_length=LONGEST_PASSWORD)
+    email = serializers.EmailField(max_length=254, allow_blank=True, default="")
+
+
+class LoginSerializer(serializers.Serializer):
+    username = TextField()
+    password = StringField()
+
+
+class SessionSerializer(serializers.Serializer):
+    user = UserSerializer()
+    token = serializers.CharField()
+    expiry = serializers.DateTimeField()

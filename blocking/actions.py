@@ -1,0 +1,21 @@
+"""What one can do about who bothers one."""
+
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+
+from blocking.models import Block
+from config.log import record_event
+
+
+def block_user(*, blocker: User, blocked: User) -> Block:
+    """Keep `blocked` from writing to `blocker`; raises ValidationError for oneself and for one already blocked."""
+    if blocker == blocked:
+        raise ValidationError({"blocked": ["You cannot block yourself."]})
+    try:
+        with transaction.atomic():
+            block = Block.objects.create(blocker=blocker, blocked=blocked)
+    except IntegrityError:
+        raise ValidationError({"blocked": ["You already block this user."]}) from None
+    record_event("Block User", who=blocker.username, whom=blocked.username)
+    return block

@@ -1,0 +1,148 @@
+"""Reads settings from the environment. A value that makes no sense stops the start with one line that names its variable.
+
+An empty variable counts as one that is not set.
+"""
+
+import os
+import re
+import secrets
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import unquote, urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+SWITCH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
+HOST_PATTERN = re.compile(r"\*|\.?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
+
+
+def refuse(variable: str, reason: str) -> NoReturn:
+    sys.exit(f"{variable}: {reason}")
+
+
+def text(variable: str, default: str) -> str:
+    return os.environ.get(variable) or default
+
+
+def whole_number(variable: str, default: int, *, lowest: int, highest: int) -> int:
+    value = text(variable, str(default))
+    if not re.fullmatch("[0-9]{1,12}", value) or not lowest <= int(value) <= highest:
+        refuse(variable, f"{value!r} is not a whole number from {lowest} to {highest}")
+    return int(value)
+
+
+def switch(variable: str) -> bool:
+    """Whether the variable is on; off unless set."""
+    value = text(variable, "off")
+    if value.lower() not in SWITCH:
+        refuse(variable, f"{value!r} is neither on nor off")
+    return SWITCH[value.lower()]
+
+
+def hosts(variable: str, default: str) -> list[str]:
+    """Comma-separated host names as ALLOWED_HOSTS takes them: no scheme, no port, `*` for any."""
+    names = [name.strip() for name in text(variable, default).split(",")]
+    for name in names:
+        if not HOST_PATTERN.fullmatch(name):
+            refuse(variable, f"{name!r} is not a host name (write no scheme and no port)")
+    return names
+
+
+def folder(variable: str, default: Path) -> Path:
+    """A folder that can be written to, made if it is missing."""
+    path = Path(text(variable, str(default)))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        refuse(variable, f"cannot make the folder {path} ({error.strerror})")
+    if not os.access(path, os.W_OK | os.X_OK):
+        refuse(variable, f"cannot write to the folder {path}")
+    return path
+
+
+def secret(variable: str, file: Path) -> str:
+    """The variable, or else what stands in `file`, which is made at first and readable for its owner alone."""
+    if os.environ.get(variable):
+        return os.environ[variable]
+    if not file.exists():
+        draft = file.with_name(f"{file.name}.{os.getpid()}")
+        try:
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+                out.write(secrets.token_urlsafe(64))
+            try:
+                os.link(draft, file)  # of several processes that start at once, one makes the key and all read it
+            except FileExistsError:
+                pass
+            finally:
+                draft.unlink()
+        except OSError as error:
+            refuse(variable, f"is not set, and a key cannot be kept in {file} ({error.strerror})")
+    return file.read_text()
+
+
+def database(variable: str, default: Path) -> dict[str, Any]:
+    """Django's description of the database that the URL names; without one, of the SQLite file `default`."""
+    url = os.environ.get(variable) or f"sqlite:///{default}"
+    scheme = url.partition(":")[0]
+    if scheme == "sqlite":
+        return _sqlite(variable, url)
+    if scheme in ("postgresql", "postgres"):
+        return _postgresql(variable, url)
+    refuse(variable, "write postgresql://user:password@host:5432/name or sqlite:////path/of/the/file")
+
+
+def _sqlite(variable: str, url: str) -> dict[str, Any]:
+    path = Path(unquote(urlsplit(url).path.removeprefix("/")))
+    if not path.name or not path.parent.is_dir():
+        refuse(variable, f"there is no folder for the file {path}")
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": path,
+        "TEST": {"NAME": path.with_name("test.sqlite3")},  # a file: tests with threads need real locks
+        "OPTIONS": {
+            "transaction_mode": "IMMEDIATE",  # a deferred transaction fails at once when another one writes
+            "timeout": 20,
+            # FULL syncs each commit: what was answered with 201 is on disk.
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
+        },
+    }
+
+
+def _postgresql(variable: str, url: str) -> dict[str, Any]:
+    try:
+        parameters = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:  # its message quotes the URL, with the password
+        refuse(variable, "cannot be read; write postgresql://user:password@host:5432/name")
+    host, port = parameters.pop("host", ""), parameters.pop("port", "")
+    name = parameters.pop("dbname", "")
+    if not name:
+        refuse(variable, "names no database")
+    if not re.fullmatch("[0-9]*(,[0-9]*)*", port):
+        refuse(variable, f"{port!r} is not a port number")
+    options = {
+        "connect_timeout": 3,  # these four keep an answer under five seconds when the database is gone
+        "tcp_user_timeout": 5000,
+        **parameters,
+        "options": " ".join(
+            (
+                "-c statement_timeout=5000 -c lock_timeout=3000",
+                parameters.pop("options", ""),
+                "-c synchronous_commit=on",  # last, so that nothing makes a 201 less than durable
+            )
+        ),
+    }
+    if "," in host:
+        options.setdefault("target_session_attrs", "read-write")  # of several hosts, the primary
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "HOST": host,
+        "PORT": port,
+        "NAME": name,
+        "USER": options.pop("user", ""),
+        "PASSWORD": options.pop("password", ""),
+        "CONN_MAX_AGE": None,
+        "CONN_HEALTH_CHECKS": True,
+        "OPTIONS": options,
+    }

@@ -1,0 +1,23 @@
+from rest_framework import serializers
+
+
+class StringField(serializers.CharField):
+    """A JSON string, kept to the letter: the framework's own trims white space, and takes numbers as well."""
+
+    def __init__(self, **kwargs):
+        super().__init__(trim_whitespace=False, **kwargs)
+
+    def to_internal_value(self, data):
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return data
+
+
+class TextField(StringField):
+    """A string that says something: white space alone is blank."""
+
+    def to_internal_value(self, data):
+        text = super().to_internal_value(data)
+        if not text.strip():
+            self.fail("blank")
+        return text

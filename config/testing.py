@@ -1,0 +1,198 @@
+"""What the tests of all apps start from."""
+
+import json
+import logging
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.contrib.auth.hashers import make_password
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test.runner import DiscoverRunner
+from rest_framework.test import APIClient, APITestCase, APITransactionTestCase
+
+from accounts.authentication import issue_token
+
+PASSWORD = "a long secret"
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+LOGS = ("requests", "activity", "debug")
+
+
+class TestRunner(DiscoverRunner):
+    """Django's, but a run that finds no test fails, and parallel runs get whole copies of SQLite's database."""
+
+    def build_suite(self, *args, **kwargs):
+        suite = super().build_suite(*args, **kwargs)
+        if not suite.countTestCases():
+            sys.exit("No test was found.")
+        return suite
+
+    def setup_databases(self, **kwargs):
+        processes, self.parallel = self.parallel, 1
+        databases = super().setup_databases(**kwargs)
+        self.parallel = processes
+        if processes > 1:
+            connection.close()  # SQLite then empties its write-ahead log, which Django would not copy
+            for process in range(1, processes + 1):
+                connection.creation.clone_test_db(str(process), self.verbosity, keepdb=self.keepdb)
+        return databases
+
+
+class ApiTestMixin:
+    """alice, bob and carol, a client for each, and three empty logs."""
+
+    def setUp(self):
+        super().setUp()
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.log_folder = Path(folder.name)
+        for name in LOGS:
+            handler = logging.getLogger(name).handlers[0]
+            self.addCleanup(setattr, handler, "filename", handler.filename)
+            handler.filename = str(self.log_folder / f"{name}.log")
+
+    def as_user(self, user: User) -> APIClient:
+        """A client that is logged in as the user."""
+        _, token = issue_token(user)
+        return APIClient(headers={"authorization": f"Token {token}"})
+
+    def log_lines(self, name: str) -> list[dict[str, Any]]:
+        """The lines of requests.log, activity.log or debug.log, read as JSON."""
+        file = self.log_folder / f"{name}.log"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def events(self) -> list[tuple[str, str, str]]:
+        """What activity.log holds: event, who, whom."""
+        return [(line["event"], line["who"], line["whom"]) for line in self.log_lines("activity")]
+
+    def assertTime(self, value: str) -> None:
+        self.assertRegex(value, f"^{TIME.pattern}$")
+
+
+def make_users(case: Any) -> None:
+    password = make_password(PASSWORD)
+    for name in ("alice", "bob", "carol"):
+        setattr(case, name, User.objects.create(username=name, password=password))
+
+
+class ApiTestCase(ApiTestMixin, APITestCase):
+    @classmethod
+    def setUpTestData(cls):
+        make_users(cls)
+
+
+class ConcurrentTestCase(ApiTestMixin, APITransactionTestCase):
+    """For what can race: nothing is wrapped in a transaction, so threads and other processes see what is stored."""
+
+    def setUp(self):
+        super().setUp()
+        make_users(self)
+
+    def at_once(self, *calls: Callable[[], Any]) -> list[Any]:
+        """What the calls return, each made in a thread of its own, all let go at the same moment."""
+        barrier = threading.Barrier(len(calls))
+        results: list[Any] = [None] * len(calls)
+
+        def run(position: int) -> None:
+            try:
+                barrier.wait()
+                results[position] = calls[position]()
+            finally:
+                connection.close()
+
+        threads = [threading.Thread(target=run, args=(position,)) for position in range(len(calls))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return results
+
+
+@dataclass
+class Service:
+    """The service as `make serve` starts it, in processes of its own."""
+
+    url: str
+    process: subprocess.Popen
+    log_folder: Path
+
+    def request(self, method: str, path: str, body: Any = None, token: str | None = None) -> tuple[int, Any]:
+        """Status and JSON of the answer."""
+        request = urllib.request.Request(self.url + path, method=method)
+        if body is not None:
+            request.data = json.dumps(body).encode()
+            request.add_header("Content-Type", "application/json")
+        if token is not None:
+            request.add_header("Authorization", f"Token {token}")
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                content = response.read()
+                return response.status, json.loads(content) if content else None
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+
+def test_database_url() -> str:
+    """The DATABASE_URL of the database that the running tests use."""
+    name = connection.settings_dict["NAME"]
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{name}"
+    return urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}").geturl()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def running_service(log_folder: Path, **environment: str) -> Iterator[Service]:
+    """Run the service on the tests' database, with more of its settings in `environment`."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gunicorn", "--config", "python:config.server"],
+        cwd=settings.BASE_DIR,
+        env={
+            **os.environ,
+            "DATABASE_URL": test_database_url(),
+            "LOG_DIR": str(log_folder),
+            "PORT": str(port),
+            "WEB_CONCURRENCY": "4",
+            **environment,
+        },
+        stdout=subprocess.DEVNULL,
+    )
+    service = Service(f"http://127.0.0.1:{port}", process, log_folder)
+    try:
+        wait_until_ready(service)
+        yield service
+    finally:
+        process.terminate()
+        process.wait(timeout=40)
+
+
+def wait_until_ready(service: Service) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            if service.request("GET", "/readyz")[0] == 200:
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise TimeoutError("The service did not start within 30 seconds.")

@@ -1,0 +1,18 @@
+from django.contrib import admin
+from django.urls import include, path, re_path
+from django.views.generic import RedirectView
+
+from config import views
+
+urlpatterns = [
+    path("api/", include("accounts.urls")),
+    path("api/", include("messageservice.urls")),
+    path("api/", include("blocking.urls")),
+    path("healthz", views.HealthView.as_view(), name="healthz"),
+    path("readyz", views.ReadinessView.as_view(), name="readyz"),
+    path("admin", RedirectView.as_view(pattern_name="admin:index")),
+    path("admin/", admin.site.urls),
+    re_path("", views.NotFoundView.as_view()),
+]
+
+handler400 = handler403 = handler404 = handler500 = "config.errors.error_view"
