@@ -1,5 +1,6 @@
 """gunicorn's configuration: the processes and threads that serve the application."""
 
+import errno
 import json
 import os
 import socket
