@@ -53,7 +53,7 @@ def run(shown, home):
         text=True,
         timeout=60,
     )
-    return zip(shell.stdout.split(f"{END}\n"), shell.stderr.split(f"{END}\n"))
+    return zip(shell.stdout.split(f"{END}\n")[:-1], shell.stderr.split(f"{END}\n")[:-1], strict=True)
 
 
 def start():
@@ -75,7 +75,7 @@ def main():
     failed = 0
     try:
         with tempfile.TemporaryDirectory() as home:
-            for (block, status, answer), (out, err) in zip(shown, run(shown, Path(home))):
+            for (block, status, answer), (out, err) in zip(shown, run(shown, Path(home)), strict=True):
                 if status is None:
                     continue
                 expected = json.loads(answer) if answer else None

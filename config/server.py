@@ -92,9 +92,10 @@ def on_starting(server):
         try:
             probe.bind(address)
         except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                refuse("HOST", f"{settings.HOST!r} is no address of this machine")
             refuse(
-                "PORT",
-                f"cannot listen on {bind} ({error.strerror}); choose another: PORT={settings.PORT + 1} make serve",
+                "PORT", f"cannot listen on {bind} ({error.strerror}); choose another: PORT={settings.PORT + 1} make serve"
             )
 
 
