@@ -9,8 +9,11 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
-from accounts.authentication import issue_token
+from accounts.authentication import AuthToken, issue_token
+from accounts.limits import LoginTries, password_tries, signup_tries
 from config.log import record_event
+
+WRONG_CURRENT = "This is not your current password."
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,34 +25,89 @@ class Session:
     expiry: datetime
 
 
-def open_session(user: User) -> Session:
-    auth_token, text = issue_token(user)
-    return Session(user=user, token=text, expiry=auth_token.expiry)
-
-
 def register(*, username: str, password: str, email: str = "") -> Session:
-    """Make an account and open its first session; raises ValidationError for a weak password and for a taken name."""
-    try:
-        validate_password(password, User(username=username))
-    except ValidationError as error:
-        raise ValidationError({"password": error.messages}) from None
+    """Make an account and open its first session.
+
+    Raises ValidationError for a weak password and for a taken name, LimitReached for an address with too many sign-ups.
+    """
+    tries = signup_tries()
+    tries.check()
+    user = User(username=username, email=email)
+    _set_password(user, password, field="password")
     try:
         with transaction.atomic():
-            user = User.objects.create_user(username=username, email=email, password=password)
-            return open_session(user)
+            tries.count()
+            user.save()
+            session = _open_session(user)
     except IntegrityError:  # auth_user's two unique indexes: on the name as written and in lower case
         raise ValidationError({"username": ["A user with that username already exists."]}) from None
+    return session
 
 
 def log_in(*, username: str, password: str) -> Session:
-    """Open another session; raises the same ValidationError, after the same time, whatever is wrong with the credentials.
+    """Open another session.
 
-    `authenticate` hashes the password even where there is no such user.
+    Raises the same ValidationError, after the same time, whatever is wrong with the credentials: `authenticate` hashes the
+    password even where there is no such user. Raises LimitReached after too many failures.
     """
+    tries = LoginTries(username)
+    tries.check()
     user = authenticate(username=username, password=password)
-    if user is None:
+    session = None
+    if user is not None:
+        tries.check()
+        session = _open_session_if_unchanged(user)
+    if session is None:
+        tries.count()
         record_event("Invalid Login", who=username)
         raise ValidationError("Incorrect credentials")
-    session = open_session(user)
     record_event("Login", who=user.username)
     return session
+
+
+def log_out_everywhere(user: User) -> None:
+    user.auth_token_set.all().delete()
+    record_event("Logout All", who=user.username)
+
+
+def change_password(*, user: User, token: AuthToken, current_password: str, new_password: str) -> None:
+    """Set a new password and end every session but the one of `token`.
+
+    Raises ValidationError by field for a wrong current and a weak new password, LimitReached after too many wrong ones.
+    """
+    tries = password_tries(user)
+    tries.check()
+    if not user.check_password(current_password):
+        tries.count()
+        raise ValidationError({"current_password": [WRONG_CURRENT]})
+    tries.check()
+    unchanged = User.objects.filter(pk=user.pk, password=user.password)
+    _set_password(user, new_password, field="new_password")
+    with transaction.atomic():
+        if not unchanged.update(password=user.password):  # another request has changed it since it was checked
+            raise ValidationError({"current_password": [WRONG_CURRENT]})
+        user.auth_token_set.exclude(pk=token.pk).delete()
+    record_event("Change Password", who=user.username)
+
+
+def _set_password(user: User, password: str, *, field: str) -> None:
+    try:
+        validate_password(password, user)
+    except ValidationError as error:
+        raise ValidationError({field: error.messages}) from None
+    user.set_password(password)
+
+
+def _open_session(user: User) -> Session:
+    token, text = issue_token(user)
+    return Session(user=user, token=text, expiry=token.expiry)
+
+
+def _open_session_if_unchanged(user: User) -> Session | None:
+    """A session, or None where the password was changed or the account deactivated since `user` was read.
+
+    A change of password ends all other sessions: none may be opened with the old one after that.
+    """
+    with transaction.atomic():
+        unchanged = User.objects.select_for_update(no_key=True).filter(pk=user.pk, password=user.password, is_active=True)
+        return _open_session(user) if unchanged.exists() else None

@@ -52,6 +52,11 @@ class LoginSerializer(serializers.Serializer):
     password = StringField()
 
 
+class PasswordSerializer(serializers.Serializer):
+    current_password = StringField()
+    new_password = StringField(max_length=LONGEST_PASSWORD)
+
+
 class SessionSerializer(serializers.Serializer):
     user = UserSerializer()
     token = serializers.CharField()

@@ -3,6 +3,7 @@
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
+from django.http import Http404
 
 from blocking.models import Block
 from config.log import record_event
@@ -19,3 +20,11 @@ def block_user(*, blocker: User, blocked: User) -> Block:
         raise ValidationError({"blocked": ["You already block this user."]}) from None
     record_event("Block User", who=blocker.username, whom=blocked.username)
     return block
+
+
+def unblock_user(block: Block) -> None:
+    """Let the blocked user write again; raises Http404 for a block that another request has lifted meanwhile."""
+    deleted, _ = Block.objects.filter(pk=block.pk).delete()
+    if not deleted:
+        raise Http404
+    record_event("Unblock User", who=block.blocker.username, whom=block.blocked.username)

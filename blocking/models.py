@@ -1,11 +1,20 @@
+from typing import Self
+
 from django.contrib.auth.models import User
 from django.db import models
 from django.utils import timezone
 
 
 class BlockQuerySet(models.QuerySet):
-    def between(self, *, blocker: User, blocked: User) -> "BlockQuerySet":
+    def of(self, user: User) -> Self:
+        """Those that the user set up."""
+        return self.filter(blocker=user)
+
+    def between(self, *, blocker: User, blocked: User) -> Self:
         return self.filter(blocker=blocker, blocked=blocked)
+
+    def newest_first(self) -> Self:
+        return self.order_by("-pk")
 
 
 class Block(models.Model):

@@ -2,4 +2,7 @@ from django.urls import path
 
 from blocking import views
 
-urlpatterns = [path("block", views.BlockView.as_view(), name="block")]
+urlpatterns = [
+    path("block", views.BlockListView.as_view(), name="blocks"),
+    path("block/<username:username>", views.BlockView.as_view(), name="block"),
+]

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
@@ -16,6 +17,13 @@ from psycopg.conninfo import conninfo_to_dict
 
 SWITCH = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
 HOST_PATTERN = re.compile(r"\*|\.?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
+ORIGIN_PATTERN = re.compile(r"[a-z][a-z0-9+.-]*://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    count: int
+    seconds: int
 
 
 def refuse(variable: str, reason: str) -> NoReturn:
@@ -48,6 +56,27 @@ def hosts(variable: str, default: str) -> list[str]:
         if not HOST_PATTERN.fullmatch(name):
             refuse(variable, f"{name!r} is not a host name (write no scheme and no port)")
     return names
+
+
+def origins(variable: str) -> list[str]:
+    """Comma-separated origins of browser pages: scheme, host and, where it is not the scheme's own, port."""
+    value = text(variable, "")
+    names = [name.strip() for name in value.split(",")] if value else []
+    for name in names:
+        if not ORIGIN_PATTERN.fullmatch(name):
+            refuse(variable, f"{name!r} is not an origin such as https://example.com")
+    return names
+
+
+def limit(variable: str, default: str) -> Limit | None:
+    """How often something may happen, `<n>/<seconds>`; None for `off`."""
+    value = text(variable, default)
+    if value.lower() == "off":
+        return None
+    match = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", value)
+    if not match or not int(match[1]) or not int(match[2]):
+        refuse(variable, f"{value!r} is neither <n>/<seconds>, such as 10/60, nor off")
+    return Limit(count=int(match[1]), seconds=int(match[2]))
 
 
 def folder(variable: str, default: Path) -> Path:

@@ -21,11 +21,17 @@ from rest_framework.settings import api_settings
 from rest_framework.views import exception_handler as framework_handler
 
 from config.log import record_error
+from config.refusals import KeyUsedBefore, LimitReached
 
 
 class TooLarge(exceptions.APIException):
     status_code = 413
     default_detail = "The body is larger than 1 MiB."
+
+
+class Unprocessable(exceptions.APIException):
+    status_code = 422
+    default_detail = "This Idempotency-Key was used before, for another message."
 
 
 class Unforeseen(exceptions.APIException):
@@ -71,6 +77,10 @@ def _as_api_exception(error: Exception) -> Exception:
             return exceptions.ParseError("Too many fields.")
         case SuspiciousOperation() | MultiPartParserError():
             return exceptions.ParseError("The request cannot be read.")
+        case LimitReached():
+            return exceptions.Throttled(error.wait)
+        case KeyUsedBefore():
+            return Unprocessable()
         case UnreadablePostError():
             return exceptions.ParseError("The body could not be read to its end.")
         case OperationalError() | InterfaceError():

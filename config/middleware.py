@@ -43,6 +43,8 @@ class RequestMiddleware:
         response.headers.setdefault("Cache-Control", "no-store")
         if not response.streaming:
             response.headers.setdefault("Content-Length", str(len(response.content)))
+            if not response.content:
+                response.headers.pop("Content-Type", None)
         record_request(response.status_code, (time.perf_counter() - began) * 1000)
         return response
 

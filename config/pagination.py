@@ -11,6 +11,7 @@ from rest_framework.utils.urls import remove_query_param, replace_query_param
 
 DEFAULT_PAGE_SIZE = 20
 LARGEST_PAGE_SIZE = 100
+LARGEST_ID = 10**18  # below what a database takes for an id, with room for the next one
 
 
 def page_size(request: Request) -> int:
@@ -27,6 +28,21 @@ def page_number(request: Request) -> int:
     if not re.fullmatch("[0-9]{1,18}", value) or int(value) < 1:
         raise NotFound("Invalid page.")
     return int(value)
+
+
+def cursor(request: Request) -> tuple[str, int] | None:
+    """`before` or `after` with its id, or None for a page by number; raises ValidationError for what cannot be either."""
+    given = [name for name in ("before", "after", "page") if name in request.query_params]
+    if given in ([], ["page"]):
+        return None
+    if len(given) > 1:
+        raise ValidationError({name: ["Give one of before, after and page alone."] for name in given})
+    direction = given[0]
+    digits = request.query_params[direction]
+    if not re.fullmatch("[0-9]+", digits):
+        raise ValidationError({direction: ["Must be a whole number of 0 or more."]})
+    digits = digits.lstrip("0") or "0"
+    return direction, LARGEST_ID if len(digits) >= len(str(LARGEST_ID)) else int(digits)
 
 
 class PagePagination(pagination.BasePagination):
@@ -65,3 +81,46 @@ class PagePagination(pagination.BasePagination):
         """The full URL of another page of the same list, filters kept."""
         url = self.request.build_absolute_uri()
         return remove_query_param(url, "page") if number == 1 else replace_query_param(url, "page", number)
+
+
+class PageOrCursorPagination(PagePagination):
+    """Pages by number, or from an id on: `before=<id>` what is older, `after=<id>` what is newer, newest first in the page.
+
+    A list that takes cursors has, beside `count` and slices, `older_than(id, limit)`, newest first, and
+    `newer_than(id, limit)`, oldest first: the rows next to an id.
+    """
+
+    parameters = (*PagePagination.parameters, "before", "after")
+
+    def paginate_queryset(self, queryset, request, view=None):
+        self.cursor = cursor(request)
+        if self.cursor is None:
+            return super().paginate_queryset(queryset, request, view)
+        self.request = request
+        size = page_size(request)
+        direction, start = self.cursor
+        if direction == "before":
+            rows = list(queryset.older_than(start, size + 1))
+            more, rows = len(rows) > size, rows[:size]
+            newest = rows[0].pk if rows else max(0, start - 1)
+            self.older = rows[-1].pk if more else None
+            self.newer = newest if list(queryset.newer_than(newest, 1)) else None
+        else:
+            rows = list(queryset.newer_than(start, size + 1))
+            more, rows = len(rows) > size, rows[:size][::-1]
+            oldest = rows[-1].pk if rows else start + 1
+            self.newer = rows[0].pk if more else None
+            self.older = oldest if list(queryset.older_than(oldest, 1)) else None
+        return rows
+
+    def get_paginated_response(self, data):
+        if self.cursor is None:
+            return super().get_paginated_response(data)
+        older = None if self.older is None else self.link_from("before", self.older)
+        newer = None if self.newer is None else self.link_from("after", self.newer)
+        onward, back = (older, newer) if self.cursor[0] == "before" else (newer, older)
+        return Response({"next": onward, "previous": back, "results": data})
+
+    def link_from(self, direction: str, start: int) -> str:
+        url = remove_query_param(remove_query_param(self.request.build_absolute_uri(), "before"), "after")
+        return replace_query_param(url, direction, start)

@@ -18,6 +18,13 @@ PORT = environment.whole_number("PORT", 8000, lowest=1, highest=65535)
 WEB_CONCURRENCY = environment.whole_number("WEB_CONCURRENCY", os.cpu_count() or 1, lowest=1, highest=1000)
 TOKEN_TTL = environment.whole_number("TOKEN_TTL", 36_000, lowest=1, highest=3_153_600_000)  # seconds, up to a century
 PASSWORD_MIN_LENGTH = environment.whole_number("PASSWORD_MIN_LENGTH", 8, lowest=1, highest=1024)
+CORS_ALLOWED_ORIGINS = environment.origins("CORS_ALLOWED_ORIGINS")
+LIMIT_LOGIN = environment.limit("LIMIT_LOGIN", "20/300")
+LIMIT_LOGIN_ADDRESS = environment.limit("LIMIT_LOGIN_ADDRESS", "500/300" if LIMIT_LOGIN else "off")
+LIMIT_LOGIN_NAME = environment.limit("LIMIT_LOGIN_NAME", "100/3600" if LIMIT_LOGIN else "off")
+LIMIT_PASSWORD = environment.limit("LIMIT_PASSWORD", "20/300")
+LIMIT_SIGNUP = environment.limit("LIMIT_SIGNUP", "1000/3600")
+LIMIT_SEND = environment.limit("LIMIT_SEND", "3000/60")
 LOG_DIR = environment.folder("LOG_DIR", BASE_DIR / "logs")
 DATABASES = {"default": environment.database("DATABASE_URL", BASE_DIR / "db.sqlite3")}
 
@@ -30,6 +37,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "rest_framework",
     "django_filters",
+    "corsheaders",
     "knox",
     "accounts",
     "blocking",
@@ -40,6 +48,7 @@ MIDDLEWARE = [
     "config.middleware.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "corsheaders.middleware.CorsMiddleware",
     "config.middleware.IntakeMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -109,6 +118,10 @@ REST_FRAMEWORK = {
 }
 
 REST_KNOX = {"TOKEN_TTL": timedelta(seconds=TOKEN_TTL)}
+
+CORS_URLS_REGEX = "^/api/"
+CORS_ALLOW_HEADERS = ["authorization", "content-type", "idempotency-key", "x-request-id"]
+CORS_EXPOSE_HEADERS = ["Location", "Retry-After", "X-Request-ID", "Idempotency-Replayed"]
 
 # The proxy in front says whether its client came by HTTPS; without one, anybody could say so.
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUSTED_PROXIES else None

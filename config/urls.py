@@ -1,8 +1,11 @@
 from django.contrib import admin
-from django.urls import include, path, re_path
+from django.urls import include, path, re_path, register_converter
 from django.views.generic import RedirectView
 
+from accounts.converters import UsernameConverter
 from config import views
+
+register_converter(UsernameConverter, "username")
 
 urlpatterns = [
     path("api/", include("accounts.urls")),

@@ -1,4 +1,4 @@
-"""The URL parameters of the message lists."""
+"""The URL parameters of the lists."""
 
 import re
 from datetime import date
@@ -8,7 +8,8 @@ from django import forms
 from django.core.exceptions import ValidationError
 
 from accounts.filters import UsernameFilter
-from messageservice.models import Message
+from messageservice.listings import Listing, MailboxListing
+from messageservice.models import Conversation, Mailbox
 
 
 class DayField(forms.Field):
@@ -25,6 +26,15 @@ class DayField(forms.Field):
             raise ValidationError("Enter a date as YYYY-MM-DD.") from None
 
 
+class TruthField(forms.Field):
+    """`true` or `false`."""
+
+    def to_python(self, value):
+        if value not in (None, "true", "false"):
+            raise ValidationError("Must be true or false.")
+        return value and value == "true"
+
+
 class DayFilter(django_filters.Filter):
     field_class = DayField
 
@@ -32,19 +42,74 @@ class DayFilter(django_filters.Filter):
         return queryset if value is None else queryset.on(value)
 
 
-class SentFilter(django_filters.FilterSet):
+class UnreadFilter(django_filters.Filter):
+    field_class = TruthField
+
+    def filter(self, queryset, value):
+        return queryset if value is None else queryset.unread(value)
+
+
+class PartnerFilter(UsernameFilter):
+    """Narrows a list of messages to those exchanged with the user named."""
+
+    def filter(self, queryset, value):
+        return queryset if value is None else queryset.between(self.parent.request.user, value)
+
+
+class MessageFilter(django_filters.FilterSet):
+    """What the three message lists have in common: a day, and a listing whose count stands in a mailbox or conversation."""
+
+    date = DayFilter()
+
+    partner_parameter: str
+    counter: str
+
+    def filter_queryset(self, queryset):
+        return Listing(super().filter_queryset(queryset), self.stored_count)
+
+    def stored_count(self) -> int | None:
+        """How many messages the list holds, as counted when they were sent; None for those of a day."""
+        return None if self.form.cleaned_data["date"] else getattr(self.counted(), self.counter)
+
+    def counted(self) -> Mailbox | Conversation:
+        partner = self.form.cleaned_data[self.partner_parameter]
+        if partner is None:
+            return Mailbox.objects.of(self.request.user)
+        return Conversation.objects.between(self.request.user, partner)
+
+
+class MailboxFilter(MessageFilter):
+    user = PartnerFilter()
+
+    partner_parameter = "user"
+    counter = "total"
+
+    def filter_queryset(self, queryset):
+        if any(value is not None for value in self.form.cleaned_data.values()):
+            return super().filter_queryset(queryset)
+        return MailboxListing(self.request.user, queryset)
+
+
+class SentFilter(MessageFilter):
     receiver = UsernameFilter()
-    date = DayFilter()
 
-    class Meta:
-        model = Message
-        fields = ["receiver", "date"]
+    partner_parameter = "receiver"
+    counter = "sent"
 
 
-class ReceivedFilter(django_filters.FilterSet):
+class ReceivedFilter(MessageFilter):
     sender = UsernameFilter()
-    date = DayFilter()
+    unread = UnreadFilter()
 
-    class Meta:
-        model = Message
-        fields = ["sender", "date"]
+    partner_parameter = "sender"
+    counter = "received"
+
+    def stored_count(self):
+        received, unread = super().stored_count(), self.form.cleaned_data["unread"]
+        if received is None or unread is None:
+            return received
+        return self.counted().unread if unread else received - self.counted().unread
+
+
+class ConversationFilter(django_filters.FilterSet):
+    unread = UnreadFilter()

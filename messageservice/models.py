@@ -6,6 +6,7 @@ from typing import Self
 from django.contrib.auth.models import User
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Greatest, Least
 from django.utils import timezone
 
 
@@ -29,12 +30,18 @@ class MailboxQuerySet(models.QuerySet):
 
 
 class Mailbox(models.Model):
-    """How many messages a user has. Who locks it decides which message is the next one in it."""
+    """How many messages a user has, and how many they sent in the running window of LIMIT_SEND.
+
+    Who locks it decides which message is the next one in it.
+    """
 
     user = models.OneToOneField(User, on_delete=models.CASCADE, primary_key=True, related_name="+")
     total = models.PositiveBigIntegerField(default=0)
     sent = models.PositiveBigIntegerField(default=0)
     received = models.PositiveBigIntegerField(default=0)
+    unread = models.PositiveBigIntegerField(default=0)
+    window_sent = models.PositiveIntegerField(default=0)
+    window_ends = models.DateTimeField(null=True, blank=True)
 
     objects = MailboxQuerySet.as_manager()
 
@@ -45,12 +52,26 @@ class Mailbox(models.Model):
         return f"mailbox of {self.user}"
 
 
+FIRST_OF_PAIR = Least("sender_id", "receiver_id")
+SECOND_OF_PAIR = Greatest("sender_id", "receiver_id")
+
+
 class MessageQuerySet(models.QuerySet):
     def sent_by(self, user: User) -> Self:
         return self.filter(sender=user)
 
     def received_by(self, user: User) -> Self:
         return self.filter(receiver=user)
+
+    def between(self, one: User, other: User) -> Self:
+        """What either of the two sent the other."""
+        return self.alias(first=FIRST_OF_PAIR, second=SECOND_OF_PAIR).filter(
+            first=min(one.pk, other.pk), second=max(one.pk, other.pk)
+        )
+
+    def unread(self, wanted: bool = True) -> Self:
+        """What its receiver has not marked as read; with False, what they have."""
+        return self.filter(read__isnull=wanted)
 
     def involving(self, user: User) -> Self:
         """What the user sent or received; each message once, those to oneself as well."""
@@ -61,11 +82,25 @@ class MessageQuerySet(models.QuerySet):
         places = (first, last)
         return self.filter(Q(sender=user, sender_place__range=places) | Q(receiver=user, receiver_place__range=places))
 
+    def last_place(self, user: User, *, before: int) -> int:
+        """The place, in the user's mailbox, of the newest message with an id below `before`; 0 where there is none."""
+        sent = self.filter(sender=user, pk__lt=before).order_by("-pk").values_list("sender_place", flat=True).first()
+        received = self.filter(receiver=user, pk__lt=before).order_by("-pk").values_list("receiver_place", flat=True).first()
+        return max(sent or 0, received or 0)
+
     def on(self, day: date) -> Self:
         """What was sent between the two midnights of a day in UTC."""
         return self.filter(
             created__range=(datetime.combine(day, time.min, tzinfo=UTC), datetime.combine(day, time.max, tzinfo=UTC))
         )
+
+    def older_than(self, pk: int, limit: int) -> Self:
+        """The rows next older than an id, newest first."""
+        return self.filter(pk__lt=pk).order_by("-pk")[:limit]
+
+    def newer_than(self, pk: int, limit: int) -> Self:
+        """The rows next newer than an id, oldest first."""
+        return self.filter(pk__gt=pk).order_by("pk")[:limit]
 
     def newest_first(self) -> Self:
         """By id: in every mailbox ids rise in the order in which messages became visible, which times do not promise."""
@@ -103,6 +138,7 @@ class Message(models.Model):
             models.Index(fields=["sender", "id"], name="message_sent"),
             models.Index(fields=["receiver", "id"], name="message_received"),
             models.Index(fields=["sender", "receiver", "id"], name="message_between"),
+            models.Index(FIRST_OF_PAIR, SECOND_OF_PAIR, "id", name="message_of_pair"),
             models.Index(fields=["sender", "created"], name="message_sent_on_day"),
             models.Index(fields=["receiver", "created"], name="message_received_on_day"),
             models.Index(fields=["receiver", "id"], condition=Q(read__isnull=True), name="message_unread"),
@@ -110,6 +146,22 @@ class Message(models.Model):
 
     def __str__(self) -> str:
         return f"message {self.pk} from {self.sender} to {self.receiver}"
+
+
+class ConversationQuerySet(models.QuerySet):
+    def of(self, user: User) -> Self:
+        return self.filter(owner=user)
+
+    def between(self, owner: User, partner: User) -> "Conversation":
+        """The owner's conversation with the partner; an unsaved, empty one where they never wrote to each other."""
+        return self.filter(owner=owner, partner=partner).first() or Conversation(owner=owner, partner=partner)
+
+    def unread(self, wanted: bool = True) -> Self:
+        """Those with something unread for their owner; with False, those without."""
+        return self.filter(unread__gt=0) if wanted else self.filter(unread=0)
+
+    def latest_first(self) -> Self:
+        return self.order_by("-last_message_id")
 
 
 class Conversation(models.Model):
@@ -122,9 +174,19 @@ class Conversation(models.Model):
     unread = models.PositiveBigIntegerField(default=0)
     last_message = models.ForeignKey(Message, on_delete=models.PROTECT, related_name="+", db_index=False)
 
+    objects = ConversationQuerySet.as_manager()
+
     class Meta:
         constraints = [models.UniqueConstraint(fields=["owner", "partner"], name="conversation_once_per_partner")]
-        indexes = [models.Index(fields=["owner", "last_message"], name="conversation_latest")]
+        indexes = [
+            models.Index(fields=["owner", "last_message"], name="conversation_latest"),
+            models.Index(fields=["owner", "last_message"], condition=Q(unread__gt=0), name="conversation_unread"),
+        ]
 
     def __str__(self) -> str:
         return f"conversation of {self.owner} with {self.partner}"
+
+    @property
+    def total(self) -> int:
+        """How many messages there are, each counted once, those to oneself as well."""
+        return self.sent if self.owner_id == self.partner_id else self.sent + self.received

@@ -2,7 +2,7 @@ from rest_framework import serializers
 
 from accounts.serializers import UsernameField
 from config.serializers import TextField
-from messageservice.models import Message
+from messageservice.models import Conversation, Message
 
 LONGEST_CONTENT = 10_000  # characters
 
@@ -14,5 +14,23 @@ class MessageSerializer(serializers.ModelSerializer):
 
     class Meta:
         model = Message
-        fields = ["id", "sender", "receiver", "content", "created"]
-        read_only_fields = ["created"]
+        fields = ["id", "sender", "receiver", "content", "created", "read"]
+        read_only_fields = ["created", "read"]
+
+
+class ConversationSerializer(serializers.ModelSerializer):
+    user = UsernameField(source="partner", read_only=True)
+    last_message = MessageSerializer(read_only=True)
+
+    class Meta:
+        model = Conversation
+        fields = ["user", "last_message", "unread"]
+        read_only_fields = ["unread"]
+
+
+class ReadSerializer(serializers.Serializer):
+    """Up to which message a conversation is read, and what is left in it."""
+
+    user = UsernameField(source="partner", read_only=True)
+    up_to = serializers.IntegerField(min_value=1, max_value=2**63 - 1, write_only=True)
+    unread = serializers.IntegerField(read_only=True)

@@ -17,6 +17,7 @@ class SendTests(ApiTestCase):
                 "receiver": "bob",
                 "content": " hi\n",
                 "created": response.json()["created"],
+                "read": None,
             },
         )
         self.assertEqual(self.events(), [("Successful Message", "alice", "bob")])

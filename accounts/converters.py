@@ -1,0 +1,12 @@
+class UsernameConverter:
+    """A username in a path: what has a character that databases refuse is no such path, hence a 404."""
+
+    regex = "[^/]+"
+
+    def to_python(self, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError
+        return value
+
+    def to_url(self, value: str) -> str:
+        return value

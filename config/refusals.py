@@ -1,0 +1,16 @@
+"""Refusals that Django has no exception for; `config/errors.py` gives each its status."""
+
+import math
+from datetime import datetime
+
+
+class LimitReached(Exception):
+    """Too many tries: 429, until `ends`."""
+
+    def __init__(self, *, ends: datetime, now: datetime) -> None:
+        super().__init__(ends)
+        self.wait = max(1, math.ceil((ends - now).total_seconds()))  # seconds
+
+
+class KeyUsedBefore(Exception):
+    """An Idempotency-Key that stands for another message: 422."""
