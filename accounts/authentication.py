@@ -2,6 +2,7 @@
 
 from django.contrib.auth.models import User
 from django.utils import timezone
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from knox.auth import TokenAuthentication as KnoxAuthentication
 from knox.crypto import hash_token
 from knox.models import AuthToken
@@ -41,3 +42,13 @@ class TokenAuthentication(KnoxAuthentication):
         except (UnicodeDecodeError, AuthToken.DoesNotExist):
             raise AuthenticationFailed("Invalid token.") from None
         return auth_token.user, auth_token
+
+
+class TokenScheme(OpenApiAuthenticationExtension):
+    """How the API's description names the tokens. `Bearer`, which is read as well, is what its tools know."""
+
+    target_class = TokenAuthentication
+    name = "token"
+
+    def get_security_definition(self, auto_schema):
+        return {"type": "http", "scheme": "bearer", "description": "The token that register or log-in gave"}

@@ -1,6 +1,8 @@
 import django_filters
 from django import forms
 from django.contrib.auth.models import User
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
 
 
 class UsernameFormField(forms.ModelChoiceField):
@@ -12,6 +14,7 @@ class UsernameFormField(forms.ModelChoiceField):
         return super().to_python(value)
 
 
+@extend_schema_field(OpenApiTypes.STR)
 class UsernameFilter(django_filters.ModelChoiceFilter):
     """Rows whose user is the one named."""
 

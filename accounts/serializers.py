@@ -1,5 +1,7 @@
 from django.contrib.auth.models import User
 from django.core.validators import RegexValidator
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from config.serializers import StringField, TextField
@@ -14,6 +16,7 @@ username_is_plain = RegexValidator(
 )
 
 
+@extend_schema_field(OpenApiTypes.STR)
 class UsernameField(serializers.SlugRelatedField):
     """A user, named by their username exactly as registered."""
 
@@ -39,12 +42,13 @@ class UserSerializer(serializers.ModelSerializer):
     class Meta:
         model = User
         fields = ["username", "email"]
+        read_only_fields = fields
 
 
 class RegisterSerializer(serializers.Serializer):
     username = TextField(max_length=LONGEST_USERNAME, validators=[username_is_plain])
     password = StringField(max_length=LONGEST_PASSWORD)
-    email = serializers.EmailField(max_length=254, allow_blank=True, default="")
+    email = serializers.EmailField(max_length=254, allow_blank=True, required=False)
 
 
 class LoginSerializer(serializers.Serializer):

@@ -1,3 +1,4 @@
+from drf_spectacular.utils import extend_schema
 from rest_framework import status
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -5,10 +6,17 @@ from rest_framework.views import APIView
 from accounts import serializers
 from accounts.actions import change_password, log_in, log_out_everywhere, register
 from config.parameters import StrictParametersMixin
+from config.schema import refused
 from config.views import OpenView
 
 
 class RegisterView(StrictParametersMixin, OpenView):
+    @extend_schema(
+        operation_id="register",
+        summary="Make an account, and log in",
+        request=serializers.RegisterSerializer,
+        responses={201: serializers.SessionSerializer, **refused(429)},
+    )
     def post(self, request):
         serializer = serializers.RegisterSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
@@ -17,6 +25,12 @@ class RegisterView(StrictParametersMixin, OpenView):
 
 
 class LoginView(StrictParametersMixin, OpenView):
+    @extend_schema(
+        operation_id="log_in",
+        summary="Log in: a new token",
+        request=serializers.LoginSerializer,
+        responses={200: serializers.SessionSerializer, **refused(429)},
+    )
     def post(self, request):
         serializer = serializers.LoginSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
@@ -25,23 +39,37 @@ class LoginView(StrictParametersMixin, OpenView):
 
 
 class LogoutView(StrictParametersMixin, APIView):
+    @extend_schema(operation_id="log_out", summary="Log out: this token is dead", request=None, responses={204: None})
     def post(self, request):
         request.auth.delete()
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class LogoutAllView(StrictParametersMixin, APIView):
+    @extend_schema(
+        operation_id="log_out_everywhere",
+        summary="Log out everywhere: every token of the user is dead",
+        request=None,
+        responses={204: None},
+    )
     def post(self, request):
         log_out_everywhere(request.user)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class UserView(StrictParametersMixin, APIView):
+    @extend_schema(operation_id="show_account", summary="One's own account", responses=serializers.UserSerializer)
     def get(self, request):
         return Response(serializers.UserSerializer(request.user).data)
 
 
 class PasswordView(StrictParametersMixin, APIView):
+    @extend_schema(
+        operation_id="change_password",
+        summary="Change the password: every other token is dead",
+        request=serializers.PasswordSerializer,
+        responses={204: None, **refused(429)},
+    )
     def post(self, request):
         serializer = serializers.PasswordSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)

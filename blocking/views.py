@@ -1,3 +1,4 @@
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework.generics import DestroyAPIView, ListCreateAPIView
 
 from blocking.actions import block_user, unblock_user
@@ -5,25 +6,40 @@ from blocking.models import Block
 from blocking.serializers import BlockSerializer
 from config.pagination import PagePagination
 from config.parameters import StrictParametersMixin
+from config.schema import refused
 
 
+@extend_schema_view(
+    get=extend_schema(operation_id="list_blocks", summary="Whom one blocks"),
+    post=extend_schema(operation_id="block_user", summary="Keep a user from writing to one"),
+)
 class BlockListView(StrictParametersMixin, ListCreateAPIView):
+    queryset = Block.objects.select_related("blocked")
     serializer_class = BlockSerializer
     pagination_class = PagePagination
 
     def get_queryset(self):
-        return Block.objects.of(self.request.user).select_related("blocked").newest_first()
+        return super().get_queryset().of(self.request.user).newest_first()
 
     def perform_create(self, serializer):
         serializer.instance = block_user(blocker=self.request.user, **serializer.validated_data)
 
 
+@extend_schema_view(
+    delete=extend_schema(
+        operation_id="unblock_user",
+        summary="Let a user write to one again",
+        parameters=[OpenApiParameter("username", str, OpenApiParameter.PATH)],
+        responses={204: None, **refused(404)},
+    )
+)
 class BlockView(StrictParametersMixin, DestroyAPIView):
+    queryset = Block.objects.select_related("blocker", "blocked")
     lookup_field = "blocked__username"
     lookup_url_kwarg = "username"
 
     def get_queryset(self):
-        return Block.objects.of(self.request.user).select_related("blocker", "blocked")
+        return super().get_queryset().of(self.request.user)
 
     def perform_destroy(self, instance):
         unblock_user(instance)

@@ -45,6 +45,10 @@ def cursor(request: Request) -> tuple[str, int] | None:
     return direction, LARGEST_ID if len(digits) >= len(str(LARGEST_ID)) else int(digits)
 
 
+def _parameter(name: str, description: str, **schema: int) -> dict:
+    return {"name": name, "in": "query", "description": description, "schema": {"type": "integer", **schema}}
+
+
 class PagePagination(pagination.BasePagination):
     """Pages by number, newest first."""
 
@@ -76,6 +80,26 @@ class PagePagination(pagination.BasePagination):
                 "results": data,
             }
         )
+
+    def get_paginated_response_schema(self, schema):
+        link = {"type": "string", "format": "uri", "nullable": True}
+        return {
+            "type": "object",
+            "required": ["count", "next", "previous", "results"],
+            "properties": {
+                "count": {"type": "integer", "minimum": 0},
+                "next": link,
+                "previous": link,
+                "results": {**schema, "maxItems": LARGEST_PAGE_SIZE},
+            },
+            "additionalProperties": False,
+        }
+
+    def get_schema_operation_parameters(self, view):
+        return [
+            _parameter("page", "The page, counted from 1", minimum=1),
+            _parameter("page_size", "Rows of a page", minimum=1, maximum=LARGEST_PAGE_SIZE, default=DEFAULT_PAGE_SIZE),
+        ]
 
     def link(self, number: int) -> str:
         """The full URL of another page of the same list, filters kept."""
@@ -124,3 +148,16 @@ class PageOrCursorPagination(PagePagination):
     def link_from(self, direction: str, start: int) -> str:
         url = remove_query_param(remove_query_param(self.request.build_absolute_uri(), "before"), "after")
         return replace_query_param(url, direction, start)
+
+    def get_paginated_response_schema(self, schema):
+        page = super().get_paginated_response_schema(schema)
+        page["required"].remove("count")
+        page["properties"]["count"]["description"] = "All rows of the list; not in a page from an id on"
+        return page
+
+    def get_schema_operation_parameters(self, view):
+        return [
+            *super().get_schema_operation_parameters(view),
+            _parameter("before", "The rows next older than this id, without a count", minimum=0),
+            _parameter("after", "The rows next newer than this id, without a count; 0 begins with the first", minimum=0),
+        ]

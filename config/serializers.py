@@ -4,6 +4,8 @@ from rest_framework import serializers
 class StringField(serializers.CharField):
     """A JSON string, kept to the letter: the framework's own trims white space, and takes numbers as well."""
 
+    pattern = r"^[^\u0000]*$"  # as the API's description shows it
+
     def __init__(self, **kwargs):
         super().__init__(trim_whitespace=False, **kwargs)
 
@@ -15,6 +17,8 @@ class StringField(serializers.CharField):
 
 class TextField(StringField):
     """A string that says something: white space alone is blank."""
+
+    pattern = r"^[^\u0000]*[^\u0000\s][^\u0000]*$"
 
     def to_internal_value(self, data):
         text = super().to_internal_value(data)

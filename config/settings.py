@@ -38,6 +38,8 @@ INSTALLED_APPS = [
     "rest_framework",
     "django_filters",
     "corsheaders",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
     "knox",
     "accounts",
     "blocking",
@@ -111,10 +113,26 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "config.negotiation.AlwaysJSON",
     "DEFAULT_FILTER_BACKENDS": ["django_filters.rest_framework.DjangoFilterBackend"],
+    "DEFAULT_SCHEMA_CLASS": "config.schema.ServiceSchema",
     "EXCEPTION_HANDLER": "config.errors.exception_handler",
     "DATETIME_FORMAT": "%Y-%m-%dT%H:%M:%S.%fZ",
     "URL_FORMAT_OVERRIDE": None,
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Offline Messaging API",
+    "DESCRIPTION": "Users write to each other by username, read their past messages, and block who bothers them.",
+    "VERSION": "1.0.0",
+    "SERVERS": [{"url": "/", "description": "This service"}],
+    "POSTPROCESSING_HOOKS": ["config.schema.add_error_shapes"],
+    "COMPONENT_SPLIT_REQUEST": True,
+    "TAGS": [
+        {"name": "accounts", "description": "Register, log in and out, and one's own account"},
+        {"name": "messages", "description": "Send and read messages"},
+        {"name": "blocking", "description": "Keep others from writing to one"},
+        {"name": "service", "description": "How the service is"},
+    ],
 }
 
 REST_KNOX = {"TOKEN_TTL": timedelta(seconds=TOKEN_TTL)}

@@ -1,9 +1,16 @@
 """The views that belong to no app."""
 
+from functools import cache
+from typing import Any
+
 from django.db import connection
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.utils import extend_schema
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import APIView
+
+from config.parameters import StrictParametersMixin
 
 
 class OpenView(APIView):
@@ -13,22 +20,36 @@ class OpenView(APIView):
     permission_classes = ()
 
 
-class HealthView(OpenView):
-    """Whether this process runs."""
+HEALTHY = {"type": "object", "properties": {"status": {"type": "string", "enum": ["ok"]}}, "required": ["status"]}
 
+
+class HealthView(StrictParametersMixin, OpenView):
+    @extend_schema(operation_id="check_health", summary="Whether this process runs", responses={200: HEALTHY})
     def get(self, request):
         return Response({"status": "ok"})
 
 
-class ReadinessView(OpenView):
-    """Whether the database answers."""
-
+class ReadinessView(StrictParametersMixin, OpenView):
+    @extend_schema(operation_id="check_readiness", summary="Whether the database answers", responses={200: HEALTHY})
     def get(self, request):
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
         return Response({"status": "ok"})
 
 
+@cache
+def description() -> dict[str, Any]:
+    """The OpenAPI description of the service; made once, as it depends on the code alone."""
+    return SchemaGenerator().get_schema(request=None, public=True)
+
+
+class SchemaView(StrictParametersMixin, OpenView):
+    @extend_schema(exclude=True)
+    def get(self, request):
+        return Response(description())
+
+
+@extend_schema(exclude=True)
 class NotFoundView(OpenView):
     """Every path that no other route knows: with DEBUG on, Django would answer with a page of its own."""
 

@@ -6,6 +6,8 @@ from datetime import date
 import django_filters
 from django import forms
 from django.core.exceptions import ValidationError
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
 
 from accounts.filters import UsernameFilter
 from messageservice.listings import Listing, MailboxListing
@@ -35,6 +37,7 @@ class TruthField(forms.Field):
         return value and value == "true"
 
 
+@extend_schema_field(OpenApiTypes.DATE)
 class DayFilter(django_filters.Filter):
     field_class = DayField
 
@@ -42,6 +45,7 @@ class DayFilter(django_filters.Filter):
         return queryset if value is None else queryset.on(value)
 
 
+@extend_schema_field(OpenApiTypes.BOOL)
 class UnreadFilter(django_filters.Filter):
     field_class = TruthField
 
@@ -59,7 +63,7 @@ class PartnerFilter(UsernameFilter):
 class MessageFilter(django_filters.FilterSet):
     """What the three message lists have in common: a day, and a listing whose count stands in a mailbox or conversation."""
 
-    date = DayFilter()
+    date = DayFilter(label="A day in UTC, YYYY-MM-DD")
 
     partner_parameter: str
     counter: str

@@ -1,18 +1,20 @@
 import re
 
 from django.urls import reverse
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework.exceptions import ValidationError
 from rest_framework.generics import GenericAPIView, ListAPIView, ListCreateAPIView, RetrieveAPIView
 from rest_framework.response import Response
 
 from config.pagination import PageOrCursorPagination, PagePagination
 from config.parameters import StrictParametersMixin
+from config.schema import refused
 from messageservice.actions import mark_read, send_message
 from messageservice.filters import ConversationFilter, MailboxFilter, ReceivedFilter, SentFilter
 from messageservice.models import Conversation, Message
 from messageservice.serializers import ConversationSerializer, MessageSerializer, ReadSerializer
 
-shown = Message.objects.select_related("sender", "receiver")
+messages = Message.objects.select_related("sender", "receiver")
 
 
 def idempotency_key(request):
@@ -22,13 +24,38 @@ def idempotency_key(request):
     return key
 
 
+@extend_schema_view(
+    get=extend_schema(operation_id="list_messages", summary="All that one sent or received, newest first"),
+    post=extend_schema(
+        operation_id="send_message",
+        summary="Write to a user",
+        parameters=[
+            OpenApiParameter(
+                "Idempotency-Key",
+                {"type": "string", "pattern": "^[!-~]{1,255}$"},
+                OpenApiParameter.HEADER,
+                description="Makes sending safe to repeat: the same key stores one message, and all get it",
+            ),
+            OpenApiParameter("Location", {"type": "string", "format": "uri"}, OpenApiParameter.HEADER, response=[201]),
+            OpenApiParameter(
+                "Idempotency-Replayed",
+                {"type": "string", "enum": ["true"]},
+                OpenApiParameter.HEADER,
+                response=[201],
+                description="There when the message was stored before, under the same key",
+            ),
+        ],
+        responses={201: MessageSerializer, **refused(403, 422, 429)},
+    ),
+)
 class MailboxView(StrictParametersMixin, ListCreateAPIView):
+    queryset = messages
     serializer_class = MessageSerializer
     pagination_class = PageOrCursorPagination
     filterset_class = MailboxFilter
 
     def get_queryset(self):
-        return shown.involving(self.request.user)
+        return super().get_queryset().involving(self.request.user)
 
     def perform_create(self, serializer):
         serializer.instance, self.replayed = send_message(
@@ -40,51 +67,71 @@ class MailboxView(StrictParametersMixin, ListCreateAPIView):
         return {"Location": location, **({"Idempotency-Replayed": "true"} if self.replayed else {})}
 
 
+@extend_schema_view(get=extend_schema(operation_id="list_sent_messages", summary="What one sent, newest first"))
 class SentView(StrictParametersMixin, ListAPIView):
+    queryset = messages
     serializer_class = MessageSerializer
     pagination_class = PageOrCursorPagination
     filterset_class = SentFilter
 
     def get_queryset(self):
-        return shown.sent_by(self.request.user)
+        return super().get_queryset().sent_by(self.request.user)
 
 
+@extend_schema_view(get=extend_schema(operation_id="list_received_messages", summary="What one received, newest first"))
 class ReceivedView(StrictParametersMixin, ListAPIView):
+    queryset = messages
     serializer_class = MessageSerializer
     pagination_class = PageOrCursorPagination
     filterset_class = ReceivedFilter
 
     def get_queryset(self):
-        return shown.received_by(self.request.user)
+        return super().get_queryset().received_by(self.request.user)
 
 
+@extend_schema_view(
+    get=extend_schema(
+        operation_id="show_message",
+        summary="One message that one sent or received",
+        responses={200: MessageSerializer, **refused(404)},
+    )
+)
 class MessageView(StrictParametersMixin, RetrieveAPIView):
+    queryset = messages
     serializer_class = MessageSerializer
 
     def get_queryset(self):
-        return shown.involving(self.request.user)
+        return super().get_queryset().involving(self.request.user)
 
 
+@extend_schema_view(
+    get=extend_schema(operation_id="list_conversations", summary="With whom one exchanged messages, latest first")
+)
 class ConversationListView(StrictParametersMixin, ListAPIView):
+    queryset = Conversation.objects.select_related("partner", "last_message__sender", "last_message__receiver")
     serializer_class = ConversationSerializer
     pagination_class = PagePagination
     filterset_class = ConversationFilter
 
     def get_queryset(self):
-        partners_and_messages = Conversation.objects.select_related(
-            "partner", "last_message__sender", "last_message__receiver"
-        )
-        return partners_and_messages.of(self.request.user).latest_first()
+        return super().get_queryset().of(self.request.user).latest_first()
 
 
 class ReadView(StrictParametersMixin, GenericAPIView):
+    queryset = Conversation.objects.select_related("owner", "partner")
     serializer_class = ReadSerializer
     lookup_field = "partner__username"
     lookup_url_kwarg = "username"
 
     def get_queryset(self):
-        return Conversation.objects.of(self.request.user).select_related("owner", "partner")
+        return super().get_queryset().of(self.request.user)
 
+    @extend_schema(
+        operation_id="mark_conversation_read",
+        summary="Mark as read what a user sent one, up to and with a message",
+        parameters=[OpenApiParameter("username", str, OpenApiParameter.PATH)],
+        responses={200: ReadSerializer, **refused(404)},
+    )
     def post(self, request, username):
         conversation = self.get_object()
         serializer = self.get_serializer(data=request.data)
