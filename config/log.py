@@ -19,6 +19,7 @@ activity_log = logging.getLogger("activity")
 debug_log = logging.getLogger("debug")
 
 NOBODY = "-"
+LONGEST_NAME = 150  # characters
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 # PostgreSQL quotes the refused row, message content and all, in the DETAIL of an error.
@@ -73,7 +74,10 @@ def record_request(status: int, milliseconds: float) -> None:
 
 
 def record_event(event: str, *, who: str, whom: str = NOBODY) -> None:
-    """Write a line of activity.log: user `who` did `event`, to user `whom` where it has an object."""
+    """Write a line of activity.log: user `who` did `event`, to user `whom` where it has an object.
+
+    A name that somebody tries to log in with may be a megabyte long; what no name can be is cut off.
+    """
     request = current_request()
     activity_log.info(
         "event",
@@ -81,7 +85,7 @@ def record_event(event: str, *, who: str, whom: str = NOBODY) -> None:
             "fields": {
                 "request_id": request.id,
                 "event": event,
-                "who": who,
+                "who": who[:LONGEST_NAME],
                 "whom": whom,
                 "address": request.address,
             }

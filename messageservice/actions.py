@@ -25,20 +25,22 @@ def send_message(*, sender: User, receiver: User, content: str, idempotency_key:
     places and ids, of several with one key the second finds the first, and two who write to each other at once only wait for
     each other.
     """
-    with transaction.atomic():
-        mailboxes = Mailbox.objects.lock(sender, receiver)
-        if idempotency_key is not None:
-            stored = Message.objects.sent_by(sender).filter(idempotency_key=idempotency_key).first()
-            if stored is not None:
-                if stored.receiver_id != receiver.pk or stored.content != content:
-                    raise KeyUsedBefore
-                return stored, True
-        blocked = Block.objects.between(blocker=receiver, blocked=sender).exists()
-        if not blocked:
+    try:
+        with transaction.atomic():
+            mailboxes = Mailbox.objects.lock(sender, receiver)
+            if idempotency_key is not None:
+                under_key = Message.objects.sent_by(sender).filter(idempotency_key=idempotency_key)
+                stored = under_key.select_related("sender", "receiver").first()
+                if stored is not None:
+                    if stored.receiver_id != receiver.pk or stored.content != content:
+                        raise KeyUsedBefore
+                    return stored, True
+            if Block.objects.between(blocker=receiver, blocked=sender).exists():
+                raise PermissionDenied("This user does not receive messages from you.")
             message = _store(mailboxes, sender=sender, receiver=receiver, content=content, idempotency_key=idempotency_key)
-    if blocked:
+    except PermissionDenied:
         record_event("Blocked Message", who=sender.username, whom=receiver.username)
-        raise PermissionDenied("This user does not receive messages from you.")
+        raise
     record_event("Successful Message", who=sender.username, whom=receiver.username)
     return message, False
 

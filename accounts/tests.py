@@ -1,0 +1,581 @@
+import json
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from operator import itemgetter
+from unittest.mock import ANY, patch
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import override_settings
+from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
+from rest_framework.test import APIClient
+
+from accounts.authentication import issue_token
+from accounts.hashers import OwaspArgon2Hasher
+from config.testing import LOGS, PASSWORD, ApiTestCase, ConcurrentTestCase
+
+FORM = "application/x-www-form-urlencoded"
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+MISSING = ["This field is required."]
+BLANK = ["This field may not be blank."]
+NULL = ["This field may not be null."]
+NO_STRING = ["Not a valid string."]
+TAKEN = {"username": ["A user with that username already exists."]}
+INCORRECT = {"non_field_errors": ["Incorrect credentials"]}
+NOT_TEXT = ("true", "5", "1.5", "1e999", "[]", '["dave"]', "{}")  # as they stand in a body of JSON
+
+
+def with_token(token: str, scheme: str = "Token") -> APIClient:
+    return APIClient(headers={"authorization": f"{scheme} {token}"})
+
+
+def clock_at(time: datetime):
+    return patch("django.utils.timezone.now", return_value=time)
+
+
+class RegisterTests(ApiTestCase):
+    def register(self, **fields):
+        return self.client.post("/api/auth/register", {"username": "dave", "password": PASSWORD, **fields})
+
+    def register_raw(self, body):
+        return self.client.post("/api/auth/register", body, content_type="application/json")
+
+    def log_in(self, **credentials):
+        return self.client.post("/api/auth/login", credentials)
+
+    def assert_registered(self, response, username, email=""):
+        self.assertEqual(response.status_code, 201, response.content)
+        self.assertEqual(response.json(), {"user": {"username": username, "email": email}, "token": ANY, "expiry": ANY})
+        self.assertTime(response.json()["expiry"])
+        self.assertEqual(with_token(response.json()["token"]).get("/api/message").status_code, 200)
+        self.assertTrue(User.objects.filter(username=username, email=email, is_staff=False, is_superuser=False).exists())
+
+    def assert_refused(self, response, errors):
+        self.assertEqual(response.status_code, 400)
+        self.assertEqual(response.json(), errors)
+        self.assertEqual(User.objects.count(), 3)
+
+    def test_makes_a_user_and_a_token(self):
+        response = self.register(email="dave@example.org")
+
+        self.assert_registered(response, "dave", "dave@example.org")
+        self.assertEqual(User.objects.count(), 4)
+        self.assertEqual(self.events(), [])
+
+    def test_does_without_an_email(self):
+        for name, fields in (("dave", {}), ("erin", {"email": ""})):
+            with self.subTest(fields):
+                response = self.register(username=name, **fields)
+
+                self.assert_registered(response, name)
+
+    def test_who_registered_can_log_in(self):
+        self.register()
+
+        response = self.log_in(username="dave", password=PASSWORD)
+
+        self.assertEqual(response.status_code, 200)
+
+    def test_takes_no_rights_from_the_body(self):
+        response = self.register(is_staff=True, is_superuser=True)
+
+        self.assert_registered(response, "dave")
+
+    def test_stores_the_password_hashed_with_argon2id(self):
+        self.register()
+
+        self.assertRegex(User.objects.get(username="dave").password, r"^argon2\$argon2id\$v=19\$m=19456,t=2,p=1\$")
+
+    def test_stores_no_token_in_clear(self):
+        token = self.register().json()["token"]
+
+        stored = User.objects.get(username="dave").auth_token_set.values().get()
+        self.assertNotIn(token, str(stored))
+
+    def test_takes_every_allowed_character_in_a_name(self):
+        for name in ("7", "a", "@dave.the+brave-one_", "..d", "d" * 150):
+            with self.subTest(name):
+                response = self.register(username=name)
+
+                self.assert_registered(response, name)
+
+    def test_refuses_a_name_that_does_not_look_like_one(self):
+        plain = ["Use ASCII letters, digits and @ . + - _ only, with a letter or digit among them."]
+        odd = ("dave smith", " dave", "dave ", "dave\n", "da/ve", "dave!", "däve", "d\u0430ve", "٣", "🐢")
+        without_letter_or_digit = ("..", "@", "._-")
+        for name in (*odd, *without_letter_or_digit):
+            with self.subTest(name):
+                response = self.register(username=name)
+
+                self.assert_refused(response, {"username": plain})
+
+    def test_refuses_a_missing_or_blank_name(self):
+        wrong = (({}, MISSING), ({"username": None}, NULL), ({"username": ""}, BLANK), ({"username": " \t\n"}, BLANK))
+        for fields, errors in wrong:
+            with self.subTest(fields):
+                response = self.client.post("/api/auth/register", {"password": PASSWORD, **fields})
+
+                self.assert_refused(response, {"username": errors})
+
+    def test_refuses_a_name_that_is_too_long(self):
+        for length in (151, 900_000):
+            with self.subTest(length):
+                response = self.register(username="d" * length)
+
+                self.assert_refused(response, {"username": ["Ensure this field has no more than 150 characters."]})
+
+    def test_refuses_a_taken_name_in_any_letter_case(self):
+        for name in ("alice", "Alice", "ALICE", "aLiCe"):
+            with self.subTest(name):
+                response = self.register(username=name)
+
+                self.assert_refused(response, TAKEN)
+                self.assertFalse(self.alice.auth_token_set.exists())
+
+    def test_refuses_what_is_no_text(self):
+        good = {"username": '"dave"', "password": f'"{PASSWORD}"'}
+        for field in good:
+            for value in NOT_TEXT:
+                with self.subTest(field, value=value):
+                    fields = {**good, field: value}
+                    body = ", ".join(f'"{name}": {text}' for name, text in fields.items())
+
+                    response = self.register_raw(f"{{{body}}}")
+
+                    self.assert_refused(response, {field: NO_STRING})
+
+    def test_refuses_nul_and_lone_surrogates(self):
+        for field in ("username", "password", "email"):
+            for text in (r"dave\u0000smith@example.org", r"dave\ud800smith@example.org", r"\udc00"):
+                with self.subTest(field, text=text):
+                    fields = {"username": "dave", "password": PASSWORD, "email": "dave@example.org", field: "<text>"}
+
+                    response = self.register_raw(json.dumps(fields).replace("<text>", text))
+
+                    self.assert_refused(response, {field: ANY})
+
+    def test_refuses_a_missing_or_blank_password(self):
+        for fields, errors in (({}, MISSING), ({"password": None}, NULL), ({"password": ""}, BLANK)):
+            with self.subTest(fields):
+                response = self.client.post("/api/auth/register", {"username": "dave", **fields})
+
+                self.assert_refused(response, {"password": errors})
+
+    def test_takes_a_password_of_1024_characters_whole(self):
+        longest = "long 🐢 " * 146 + "ab"
+
+        response = self.register(password=longest)
+
+        self.assert_registered(response, "dave")
+        self.assertEqual(self.log_in(username="dave", password=longest).status_code, 200)
+        self.assertEqual(self.log_in(username="dave", password=longest[:-1]).json(), INCORRECT)
+
+    def test_refuses_a_password_that_is_too_long(self):
+        for length in (1025, 900_000):
+            with self.subTest(length):
+                response = self.register(password="🐢" + "x" * (length - 1))
+
+                self.assert_refused(response, {"password": ["Ensure this field has no more than 1024 characters."]})
+
+    def test_refuses_a_weak_password(self):
+        weak = {
+            "x7k2!qw": "This password is too short. It must contain at least 8 characters.",
+            "password1": "This password is too common.",
+            "8203719465281": "This password is entirely numeric.",
+            "Dave-the-brave1": "The password is too similar to the username.",
+        }
+        for password, error in weak.items():
+            with self.subTest(password):
+                response = self.register(username="dave-the-brave", password=password)
+
+                self.assert_refused(response, {"password": [error]})
+
+    def test_compares_the_password_with_the_name_but_not_with_the_email(self):
+        validators = settings.AUTH_PASSWORD_VALIDATORS
+        short_ones_too = [validator for validator in validators if "MinimumLength" not in validator["NAME"]]
+
+        with override_settings(AUTH_PASSWORD_VALIDATORS=short_ones_too):
+            response = self.register(username="test_user", password="test_pw", email="test@test.com")
+
+        self.assert_registered(response, "test_user", "test@test.com")
+
+    def test_takes_white_space_in_a_password_as_typed(self):
+        for name, password, other in (("dave", " \tspaced secret \n", "spaced secret"), ("erin", " " * 12, " " * 11)):
+            with self.subTest(password):
+                response = self.register(username=name, password=password)
+
+                self.assert_registered(response, name)
+                self.assertEqual(self.log_in(username=name, password=password).status_code, 200)
+                self.assertEqual(self.log_in(username=name, password=other).json(), INCORRECT)
+
+    def test_refuses_a_malformed_email(self):
+        malformed = ["Enter a valid email address."]
+        for email in ("dave", "dave@", "@example.org", "dave@example", "dave smith@example.org", "a@b.org, c@d.org", 5):
+            with self.subTest(email):
+                response = self.register(email=email)
+
+                self.assert_refused(response, {"email": malformed})
+
+    def test_refuses_an_email_longer_than_an_address_can_be(self):
+        response = self.register(email=f"{'d' * 60}@{'example.' * 24}org")
+
+        self.assert_refused(response, {"email": ["Ensure this field has no more than 254 characters."]})
+
+    def test_names_every_wrong_field_at_once(self):
+        response = self.register(username="..", password="", email="dave")
+
+        self.assert_refused(response, {"username": ANY, "password": BLANK, "email": ["Enter a valid email address."]})
+
+
+class RegisterAtOnceTests(ConcurrentTestCase):
+    def register(self, username):
+        return APIClient().post("/api/auth/register", {"username": username, "password": PASSWORD})
+
+    def test_one_gets_the_name(self):
+        for names in (["dave"] * 2, ["erin"] * 8, ["frank", "FRANK"], ["grace", "Grace", "gRACE", "GRACE"] * 2):
+            with self.subTest(names):
+                responses = self.at_once(*[partial(self.register, name) for name in names])
+
+                answers = sorted(((response.status_code, response.json()) for response in responses), key=itemgetter(0))
+                user = User.objects.get(username__iexact=names[0])
+                session = {"user": {"username": user.username, "email": ""}, "token": ANY, "expiry": ANY}
+                self.assertEqual(answers, [(201, session)] + [(400, TAKEN)] * (len(names) - 1))
+                self.assertEqual(user.auth_token_set.count(), 1)
+
+
+class LoginTests(ApiTestCase):
+    def log_in(self, username="alice", password=PASSWORD):
+        return self.client.post("/api/auth/login", {"username": username, "password": password})
+
+    def deactivate(self, user):
+        user.is_active = False
+        user.save()
+
+    def assert_incorrect(self, response):
+        self.assertEqual(response.status_code, 400)
+        self.assertEqual(response.json(), INCORRECT)
+
+    def assert_no_session(self):
+        self.assertFalse(User.objects.filter(auth_token_set__isnull=False).exists())
+
+    def test_answers_with_the_user_and_a_token(self):
+        User.objects.filter(username="alice").update(email="alice@example.org")
+
+        response = self.log_in()
+
+        self.assertEqual(response.status_code, 200)
+        self.assertEqual(
+            response.json(),
+            {"user": {"username": "alice", "email": "alice@example.org"}, "token": ANY, "expiry": ANY},
+        )
+        self.assertTime(response.json()["expiry"])
+        self.assertEqual(self.events(), [("Login", "alice", "-")])
+
+    def test_gives_a_new_token_each_time_and_keeps_the_old_ones(self):
+        tokens = [self.log_in().json()["token"] for _ in range(3)]
+
+        self.assertEqual(len(set(tokens)), 3)
+        for token in tokens:
+            self.assertEqual(with_token(token).get("/api/message").status_code, 200)
+
+    def test_refuses_a_missing_or_blank_field(self):
+        good = {"username": "alice", "password": PASSWORD}
+        for field in good:
+            for fields, errors in (({}, MISSING), ({field: ""}, BLANK), ({field: None}, NULL), ({field: 5}, NO_STRING)):
+                with self.subTest(field, fields=fields):
+                    rest = {name: value for name, value in good.items() if name != field}
+
+                    response = self.client.post("/api/auth/login", {**rest, **fields})
+
+                    self.assertEqual(response.status_code, 400)
+                    self.assertEqual(response.json(), {field: errors})
+        self.assert_no_session()
+        self.assertEqual(self.events(), [])
+
+    def test_refuses_nul_and_lone_surrogates(self):
+        for field in ("username", "password"):
+            for character in ("\x00", "\ud800", "\udc00"):
+                with self.subTest(field, character=character):
+                    credentials = {"username": "alice", "password": PASSWORD, field: f"alice{character}"}
+
+                    response = self.client.post("/api/auth/login", json.dumps(credentials), content_type="application/json")
+
+                    self.assertEqual(response.status_code, 400)
+                    self.assertEqual(response.json(), {field: ANY})
+
+    def test_refuses_an_unknown_name(self):
+        response = self.log_in("nobody")
+
+        self.assert_incorrect(response)
+        self.assert_no_session()
+        self.assertEqual(self.events(), [("Invalid Login", "nobody", "-")])
+
+    def test_refuses_a_wrong_password(self):
+        for password in ("another secret", PASSWORD.upper(), f" {PASSWORD}", f"{PASSWORD} ", PASSWORD[:-1]):
+            with self.subTest(password):
+                response = self.log_in(password=password)
+
+                self.assert_incorrect(response)
+        self.assert_no_session()
+        self.assertEqual(self.events(), [("Invalid Login", "alice", "-")] * 5)
+
+    def test_refuses_a_deactivated_account(self):
+        self.deactivate(self.alice)
+
+        response = self.log_in()
+
+        self.assert_incorrect(response)
+        self.assert_no_session()
+        self.assertEqual(self.events(), [("Invalid Login", "alice", "-")])
+
+    def test_refuses_a_name_in_other_letter_case_or_with_white_space(self):
+        for name in ("Alice", "ALICE", " alice", "alice "):
+            with self.subTest(name):
+                response = self.log_in(name)
+
+                self.assert_incorrect(response)
+        self.assert_no_session()
+
+    def test_hashes_once_whatever_is_wrong(self):
+        self.deactivate(self.carol)
+        attempts = {
+            "right": ("alice", PASSWORD),
+            "wrong password": ("alice", "another secret"),
+            "unknown name": ("nobody", PASSWORD),
+            "other letter case": ("ALICE", PASSWORD),
+            "deactivated": ("carol", PASSWORD),
+            "deactivated, wrong password": ("carol", "another secret"),
+        }
+        hasher = OwaspArgon2Hasher
+        for kind, (username, password) in attempts.items():
+            with (
+                self.subTest(kind),
+                patch.object(hasher, "encode", autospec=True, side_effect=hasher.encode) as encode,
+                patch.object(hasher, "verify", autospec=True, side_effect=hasher.verify) as verify,
+            ):
+                self.log_in(username, password)
+
+                self.assertEqual(encode.call_count + verify.call_count, 1)
+
+    def test_keeps_an_event_on_one_line_whatever_the_name(self):
+        name = 'eve\n{"event": "Login", "who": "alice"}\r\u2028'
+
+        self.log_in(name)
+
+        self.assertEqual(self.events(), [("Invalid Login", name, "-")])
+        self.assertEqual((self.log_folder / "activity.log").read_bytes().count(b"\n"), 1)
+
+    def test_logs_neither_password_nor_token(self):
+        token = self.log_in().json()["token"]
+        with_token(token).get("/api/message")
+        self.log_in(password="another secret")
+
+        logs = "".join(str(self.log_lines(name)) for name in LOGS)
+        self.assertEqual((len(self.log_lines("requests")), len(self.log_lines("activity"))), (3, 2))
+        for secret in (PASSWORD, token, "another secret"):
+            self.assertNotIn(secret, logs)
+
+
+class OpenPathTests(ApiTestCase):
+    """What register and login do alike."""
+
+    calls = (("/api/auth/register", 201), ("/api/auth/login", 200))  # in this order, dave can log in
+
+    def dave(self, number=0):
+        return {"username": f"dave-{number}", "password": ' +a & "b" = ü%20🐢 '}
+
+    def test_read_json_and_forms(self):
+        formats = {
+            "JSON": (json.dumps, "application/json"),
+            "JSON labelled as a form": (json.dumps, FORM),  # as curl -d sends it
+            "JSON with white space before it, labelled as a form": (lambda fields: f"\n {json.dumps(fields)}", FORM),
+            "form": (urlencode, FORM),
+            "multipart": (partial(encode_multipart, BOUNDARY), MULTIPART_CONTENT),
+        }
+        for number, (name, (encode, content_type)) in enumerate(formats.items()):
+            dave = self.dave(number)
+            for path, status in self.calls:
+                with self.subTest(name, path=path):
+                    response = self.client.post(path, encode(dave), content_type=content_type)
+
+                    self.assertEqual(response.status_code, status, response.content)
+                    self.assertEqual(response.json()["user"], {"username": dave["username"], "email": ""})
+            self.assertTrue(User.objects.get(username=dave["username"]).check_password(dave["password"]))
+
+    def test_ignore_authorization(self):
+        with clock_at(LONG_AGO):
+            _, expired = issue_token(self.alice)
+        headers = (f"Token {expired}", "Token garbage", "Token", "Token \xff", "Bearer a b", "Basic Ym9iOmJvYg==")
+        for number, header in enumerate(headers):
+            for path, status in self.calls:
+                with self.subTest(header, path=path):
+                    response = self.client.post(path, self.dave(number), headers={"authorization": header})
+
+                    self.assertEqual(response.status_code, status)
+
+    def test_refuse_a_url_parameter(self):
+        for path, _ in self.calls:
+            for parameters, name in (("username=alice", "username"), ("page=1", "page"), ("next=", "next")):
+                with self.subTest(path, parameters=parameters):
+                    response = self.client.post(f"{path}?{parameters}", {"username": "alice", "password": PASSWORD})
+
+                    self.assertEqual(response.status_code, 400)
+                    self.assertEqual(response.json(), {name: ["There is no such parameter here."]})
+        self.assertEqual(self.events(), [])
+
+    def test_refuse_a_body_that_is_no_object(self):
+        nothing = {"username": MISSING, "password": MISSING}
+        bodies = {
+            "": nothing,
+            "{}": nothing,
+            "[]": {"non_field_errors": ANY},
+            "5": {"non_field_errors": ANY},
+            '"alice"': {"non_field_errors": ANY},
+            "null": {"non_field_errors": ANY},
+            "{": {"detail": ANY},
+        }
+        for path, _ in self.calls:
+            for body, errors in bodies.items():
+                with self.subTest(path, body=body):
+                    response = self.client.post(path, body, content_type="application/json")
+
+                    self.assertEqual(response.status_code, 400)
+                    self.assertEqual(response.json(), errors)
+
+    def test_refuse_a_file_where_a_text_belongs(self):
+        for path, _ in self.calls:
+            with self.subTest(path):
+                file = SimpleUploadedFile("name.txt", b"dave")
+
+                response = self.client.post(path, {"username": file, "password": PASSWORD}, format="multipart")
+
+                self.assertEqual(response.status_code, 400)
+                self.assertEqual(response.json(), {"username": NO_STRING})
+
+    def test_answer_post_alone(self):
+        for path, _ in self.calls:
+            for method in ("GET", "PUT", "PATCH", "DELETE"):
+                with self.subTest(path, method=method):
+                    response = self.client.generic(method, path)
+
+                    self.assertEqual(response.status_code, 405)
+                    self.assertEqual(response.json(), {"detail": f'Method "{method}" not allowed.'})
+
+
+class LogoutTests(ApiTestCase):
+    def test_kills_its_token_and_no_other(self):
+        client, other, bob = self.as_user(self.alice), self.as_user(self.alice), self.as_user(self.bob)
+
+        response = client.post("/api/auth/logout")
+
+        self.assertEqual(response.status_code, 204)
+        self.assertEqual(response.content, b"")
+        self.assertEqual([c.get("/api/message").status_code for c in (client, other, bob)], [401, 200, 200])
+        self.assertEqual(self.events(), [])
+
+    def test_refuses_without_a_token(self):
+        response = self.client.post("/api/auth/logout")
+
+        self.assertEqual(response.status_code, 401)
+        self.assertEqual(response.json(), {"detail": "Authentication credentials were not provided."})
+
+    def test_refuses_the_same_token_again(self):
+        client = self.as_user(self.alice)
+        client.post("/api/auth/logout")
+
+        response = client.post("/api/auth/logout")
+
+        self.assertEqual(response.status_code, 401)
+        self.assertEqual(response.json(), {"detail": "Invalid token."})
+
+    def test_refuses_a_url_parameter(self):
+        client = self.as_user(self.alice)
+
+        response = client.post("/api/auth/logout?all=true")
+
+        self.assertEqual(response.status_code, 400)
+        self.assertEqual(response.json(), {"all": ["There is no such parameter here."]})
+        self.assertEqual(client.get("/api/message").status_code, 200)
+
+    def test_answers_post_alone(self):
+        client = self.as_user(self.alice)
+
+        response = client.get("/api/auth/logout")
+
+        self.assertEqual(response.status_code, 405)
+        self.assertEqual(response.json(), {"detail": 'Method "GET" not allowed.'})
+        self.assertEqual(client.get("/api/message").status_code, 200)
+
+
+class AuthorizationTests(ApiTestCase):
+    """The token that every other path asks for."""
+
+    def assert_unauthorized(self, response, detail="Invalid token."):
+        self.assertEqual(response.status_code, 401)
+        self.assertEqual(response.headers["WWW-Authenticate"], "Token")
+        self.assertEqual(response.json(), {"detail": detail})
+
+    def test_takes_token_and_bearer_in_any_letter_case(self):
+        _, token = issue_token(self.alice)
+        for scheme in ("Token", "token", "TOKEN", "Bearer", "bearer", "bEARER"):
+            with self.subTest(scheme):
+                response = with_token(token, scheme).get("/api/message")
+
+                self.assertEqual(response.status_code, 200)
+                self.assertEqual(self.log_lines("requests")[-1]["user"], "alice")
+
+    def test_refuses_what_names_no_token(self):
+        _, token = issue_token(self.alice)
+        missing = "Authentication credentials were not provided."
+        for header in ("", " ", token, f"Basic {token}", f"Tokens {token}", f"Token{token}", "\xff", f"\xff {token}"):
+            with self.subTest(header):
+                response = self.client.get("/api/message", headers={"authorization": header})
+
+                self.assert_unauthorized(response, missing)
+        self.assert_unauthorized(self.client.get("/api/message"), missing)
+
+    def test_refuses_a_token_that_is_none(self):
+        auth_token, token = issue_token(self.alice)
+        alike = (token[:15], token[:-1], f"{token}0", f"{token}\xff", f"{token},", f"{token} {token}", token.upper())
+        for scheme in ("Token", "Bearer"):
+            for text in ("", "garbage", "\xff", "0" * 5000, auth_token.digest, *alike):
+                with self.subTest(scheme, token=text):
+                    response = with_token(text, scheme).get("/api/message")
+
+                    self.assert_unauthorized(response)
+        self.assert_unauthorized(self.client.get("/api/message", headers={"authorization": "Token"}))
+
+    def test_takes_a_token_for_ten_hours(self):
+        began = datetime(2030, 1, 1, tzinfo=UTC)
+        with clock_at(began):
+            session = self.client.post("/api/auth/login", {"username": "alice", "password": PASSWORD}).json()
+        client = with_token(session["token"])
+
+        with clock_at(began + timedelta(hours=10) - timedelta(seconds=1)):
+            in_time = client.get("/api/message")
+        with clock_at(began + timedelta(hours=10)):
+            too_late = client.get("/api/message")
+
+        self.assertEqual(session["expiry"], "2030-01-01T10:00:00.000000Z")
+        self.assertEqual(in_time.status_code, 200)
+        self.assert_unauthorized(too_late)
+
+    def test_refuses_the_token_of_a_deactivated_user(self):
+        client = self.as_user(self.alice)
+        User.objects.filter(username="alice").update(is_active=False)
+
+        response = client.get("/api/message")
+
+        self.assert_unauthorized(response)
+
+    def test_asks_the_database_once_however_many_tokens_the_user_has(self):
+        client = self.as_user(self.alice)
+        for _ in range(25):
+            issue_token(self.alice)
+            with clock_at(LONG_AGO):
+                issue_token(self.alice)
+
+        with self.assertNumQueries(1):
+            client.get("/api/auth/logout")  # a refused method, which asks the database for nothing else

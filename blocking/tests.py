@@ -1,0 +1,231 @@
+from functools import partial
+from threading import Event
+
+from blocking.models import Block
+from config.testing import ApiTestCase, ConcurrentTestCase
+
+YOURSELF = {"blocked": ["You cannot block yourself."]}
+ALREADY = {"blocked": ["You already block this user."]}
+UNKNOWN = {"blocked": ["There is no such user."]}
+
+
+class BlockTests(ApiTestCase):
+    def block(self, blocked, by=None):
+        return self.as_user(by or self.alice).post("/api/block", {"blocked": blocked})
+
+    def assert_refused(self, response, errors):
+        self.assertEqual(response.status_code, 400)
+        self.assertEqual(response.json(), errors)
+        self.assertFalse(Block.objects.exists())
+        self.assertEqual(self.events(), [])
+
+    def test_stores_and_answers_with_the_block(self):
+        response = self.block("bob")
+
+        self.assertEqual(response.status_code, 201)
+        block = Block.objects.get()
+        self.assertEqual((block.blocker, block.blocked), (self.alice, self.bob))
+        self.assertEqual(response.json(), {"blocked": "bob", "created": f"{block.created:%Y-%m-%dT%H:%M:%S.%fZ}"})
+        self.assertEqual(self.events(), [("Block User", "alice", "bob")])
+
+    def test_one_user_can_block_several_and_be_blocked_in_return(self):
+        responses = [self.block("bob"), self.block("carol"), self.block("alice", by=self.bob)]
+
+        self.assertEqual([response.status_code for response in responses], [201] * 3)
+        self.assertEqual(Block.objects.count(), 3)
+        self.assertEqual(
+            self.events(), [("Block User", "alice", "bob"), ("Block User", "alice", "carol"), ("Block User", "bob", "alice")]
+        )
+
+    def test_takes_the_blocker_from_the_token_alone(self):
+        fields = {"blocked": "bob", "blocker": "carol", "created": "2020-01-01T00:00:00.000000Z"}
+
+        response = self.as_user(self.alice).post("/api/block", fields)
+
+        self.assertEqual(response.status_code, 201)
+        block = Block.objects.get()
+        self.assertEqual(block.blocker, self.alice)
+        self.assertGreater(block.created.year, 2020)
+
+    def test_refuses_a_missing_name(self):
+        response = self.as_user(self.alice).post("/api/block", {})
+
+        self.assert_refused(response, {"blocked": ["This field is required."]})
+
+    def test_refuses_null_and_an_empty_name(self):
+        for name in (None, ""):
+            with self.subTest(name):
+                response = self.block(name)
+
+                self.assert_refused(response, {"blocked": ["This field may not be null."]})
+
+    def test_refuses_what_is_no_text(self):
+        for value in (True, 5, self.bob.pk, 1.5, [], ["bob"], {}, {"username": "bob"}):
+            with self.subTest(value):
+                response = self.block(value)
+
+                self.assert_refused(response, {"blocked": ["Not a valid string."]})
+
+    def test_refuses_an_unknown_user(self):
+        for name in ("nobody", "Bob", "BOB", " bob", "bob ", "bob\n", " ", str(self.bob.pk), "b" * 900_000):
+            with self.subTest(name[:20]):
+                response = self.block(name)
+
+                self.assert_refused(response, UNKNOWN)
+
+    def test_refuses_nul_and_lone_surrogates(self):
+        for text in (r"bob\u0000", r"\u0000", r"bob\ud800", r"\udc00bob"):
+            with self.subTest(text):
+                response = self.as_user(self.alice).post(
+                    "/api/block", f'{{"blocked": "{text}"}}', content_type="application/json"
+                )
+
+                self.assert_refused(response, UNKNOWN)
+
+    def test_refuses_oneself(self):
+        response = self.block("alice")
+
+        self.assert_refused(response, YOURSELF)
+
+    def test_refuses_whom_one_already_blocks(self):
+        self.block("bob")
+
+        response = self.block("bob")
+
+        self.assertEqual(response.status_code, 400)
+        self.assertEqual(response.json(), ALREADY)
+        self.assertEqual(Block.objects.count(), 1)
+        self.assertEqual(self.events(), [("Block User", "alice", "bob")])
+
+    def test_refuses_a_url_parameter(self):
+        response = self.as_user(self.alice).post("/api/block?blocked=bob", {"blocked": "bob"})
+
+        self.assert_refused(response, {"blocked": ["There is no such parameter here."]})
+
+    def test_refuses_without_a_token(self):
+        response = self.client.post("/api/block", {"blocked": "bob"})
+
+        self.assertEqual(response.status_code, 401)
+        self.assertEqual(response.json(), {"detail": "Authentication credentials were not provided."})
+        self.assertFalse(Block.objects.exists())
+
+
+class BlockAtOnceTests(ConcurrentTestCase):
+    def test_one_of_many_gets_through(self):
+        clients = [self.as_user(self.alice) for _ in range(8)]
+
+        responses = self.at_once(*[partial(client.post, "/api/block", {"blocked": "bob"}) for client in clients])
+
+        self.assertEqual(sorted(response.status_code for response in responses), [201] + [400] * 7)
+        self.assertEqual([response.json() for response in responses if response.status_code == 400], [ALREADY] * 7)
+        self.assertEqual(Block.objects.count(), 1)
+        self.assertEqual(self.events(), [("Block User", "alice", "bob")])
+
+    def test_two_can_block_each_other(self):
+        alice, bob = self.as_user(self.alice), self.as_user(self.bob)
+
+        responses = self.at_once(
+            partial(alice.post, "/api/block", {"blocked": "bob"}), partial(bob.post, "/api/block", {"blocked": "alice"})
+        )
+
+        self.assertEqual([response.status_code for response in responses], [201, 201])
+        self.assertEqual(Block.objects.count(), 2)
+
+    def test_holds_from_the_moment_it_is_answered(self):
+        alice, clients = self.as_user(self.alice), [self.as_user(self.bob) for _ in range(4)]
+        answered = Event()
+
+        def block():
+            try:
+                return alice.post("/api/block", {"blocked": "bob"}).status_code
+            finally:
+                answered.set()
+
+        def write_until_after_the_answer(client):
+            begins_after = False
+            while not begins_after:
+                begins_after = answered.is_set()
+                status = client.post("/api/message", {"receiver": "alice", "content": "hi"}).status_code
+            return status
+
+        statuses = self.at_once(block, *[partial(write_until_after_the_answer, client) for client in clients])
+
+        self.assertEqual(statuses, [201] + [403] * 4)
+
+
+class BlockedSenderTests(ApiTestCase):
+    """What a block by the receiver does to POST /api/message, and what it leaves alone."""
+
+    def setUp(self):
+        super().setUp()
+        self.earlier = self.send(self.bob, "alice").json()
+        Block.objects.create(blocker=self.alice, blocked=self.bob)
+
+    def send(self, sender, receiver, content="hello"):
+        return self.as_user(sender).post("/api/message", {"receiver": receiver, "content": content})
+
+    def later_events(self):
+        return self.events()[1:]
+
+    def messages(self, user, path="/api/message"):
+        page = self.as_user(user).get(path).json()
+        self.assertEqual(page["count"], len(page["results"]))
+        return page["results"]
+
+    def assert_delivered(self, response):
+        self.assertEqual(response.status_code, 201)
+        message = response.json()
+        self.assertEqual(self.later_events(), [("Successful Message", message["sender"], message["receiver"])])
+
+    def test_refuses_the_message(self):
+        response = self.send(self.bob, "alice")
+
+        self.assertEqual(response.status_code, 403)
+        self.assertEqual(response.json(), {"detail": "This user does not receive messages from you."})
+        self.assertEqual(self.later_events(), [("Blocked Message", "bob", "alice")])
+
+    def test_stores_nothing_and_keeps_what_was_sent_before_for_both(self):
+        self.send(self.bob, "alice")
+
+        for user, path in ((self.alice, "received"), (self.bob, "sent")):
+            with self.subTest(path):
+                self.assertEqual(self.messages(user), [self.earlier])
+                self.assertEqual(self.messages(user, f"/api/message/{path}"), [self.earlier])
+
+    def test_tells_of_wrong_fields_before_it_tells_of_the_block(self):
+        response = self.send(self.bob, "alice", content=" ")
+
+        self.assertEqual(response.status_code, 400)
+        self.assertEqual(response.json(), {"content": ["This field may not be blank."]})
+        self.assertEqual(self.later_events(), [])
+
+    def test_lets_the_blocker_write_to_the_blocked(self):
+        response = self.send(self.alice, "bob")
+
+        self.assert_delivered(response)
+        self.assertEqual(self.messages(self.bob), [response.json(), self.earlier])
+
+    def test_lets_others_write_to_the_blocker(self):
+        response = self.send(self.carol, "alice")
+
+        self.assert_delivered(response)
+
+    def test_lets_the_blocked_write_to_others_and_to_themselves(self):
+        responses = [self.send(self.bob, "carol"), self.send(self.bob, "bob")]
+
+        self.assertEqual([response.status_code for response in responses], [201, 201])
+        self.assertEqual(self.later_events(), [("Successful Message", "bob", "carol"), ("Successful Message", "bob", "bob")])
+
+    def test_lets_the_blocker_write_to_themselves(self):
+        response = self.send(self.alice, "alice")
+
+        self.assert_delivered(response)
+
+    def test_holds_in_both_directions_where_both_block(self):
+        Block.objects.create(blocker=self.bob, blocked=self.alice)
+
+        responses = [self.send(self.alice, "bob"), self.send(self.bob, "alice")]
+
+        self.assertEqual([response.status_code for response in responses], [403, 403])
+        self.assertEqual(self.messages(self.alice), [self.earlier])
+        self.assertEqual(self.messages(self.bob), [self.earlier])
