@@ -85,9 +85,9 @@ def folder(variable: str, default: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        refuse(variable, f"cannot make the folder {path} ({error.strerror})")
+        refuse(variable, f"cannot make the folder {str(path)!r} ({error.strerror})")
     if not os.access(path, os.W_OK | os.X_OK):
-        refuse(variable, f"cannot write to the folder {path}")
+        refuse(variable, f"cannot write to the folder {str(path)!r}")
     return path
 
 
@@ -107,25 +107,30 @@ def secret(variable: str, file: Path) -> str:
             finally:
                 draft.unlink()
         except OSError as error:
-            refuse(variable, f"is not set, and a key cannot be kept in {file} ({error.strerror})")
-    return file.read_text()
+            refuse(variable, f"is not set, and a key cannot be kept in {str(file)!r} ({error.strerror})")
+    try:
+        key = file.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        refuse(variable, f"is not set, and {str(file)!r} cannot be read")
+    return key or refuse(variable, f"is not set, and {str(file)!r} is empty; remove the file")
 
 
 def database(variable: str, default: Path) -> dict[str, Any]:
     """Django's description of the database that the URL names; without one, of the SQLite file `default`."""
-    url = os.environ.get(variable) or f"sqlite:///{default}"
+    url = os.environ.get(variable)
+    if not url:
+        return _sqlite(variable, default)
     scheme = url.partition(":")[0]
     if scheme == "sqlite":
-        return _sqlite(variable, url)
+        return _sqlite(variable, Path(unquote(urlsplit(url).path.removeprefix("/"))))
     if scheme in ("postgresql", "postgres"):
         return _postgresql(variable, url)
     refuse(variable, "write postgresql://user:password@host:5432/name or sqlite:////path/of/the/file")
 
 
-def _sqlite(variable: str, url: str) -> dict[str, Any]:
-    path = Path(unquote(urlsplit(url).path.removeprefix("/")))
-    if not path.name or not path.parent.is_dir():
-        refuse(variable, f"there is no folder for the file {path}")
+def _sqlite(variable: str, path: Path) -> dict[str, Any]:
+    if not path.name or not path.parent.is_dir() or path.is_dir():
+        refuse(variable, f"{str(path)!r} is no file in a folder that is there")
     return {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": path,
@@ -148,8 +153,8 @@ def _postgresql(variable: str, url: str) -> dict[str, Any]:
     name = parameters.pop("dbname", "")
     if not name:
         refuse(variable, "names no database")
-    if not re.fullmatch("[0-9]*(,[0-9]*)*", port):
-        refuse(variable, f"{port!r} is not a port number")
+    if not all(re.fullmatch("[0-9]{0,5}", one) and 0 < int(one or 5432) < 65536 for one in port.split(",")):
+        refuse(variable, "a port is not a number from 1 to 65535")  # quoting it could quote part of a password
     options = {
         "connect_timeout": 3,  # these four keep an answer under five seconds when the database is gone
         "tcp_user_timeout": 5000,

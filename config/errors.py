@@ -1,7 +1,5 @@
 """Every error as JSON: what the views raise, and what breaks before or beside them."""
 
-import sys
-
 from django.core.exceptions import (
     DisallowedHost,
     PermissionDenied,
@@ -58,9 +56,9 @@ def error_response(error: Exception) -> JsonResponse:
     return response
 
 
-def error_view(request: HttpRequest, exception: Exception | None = None) -> JsonResponse:
-    """Django's handler400, 403, 404 and 500; the last is called without the exception."""
-    return error_response(exception or sys.exception())
+def error_view(request: HttpRequest, exception: Exception) -> JsonResponse:
+    """Django's handler400, 403 and 404."""
+    return error_response(exception)
 
 
 def _as_api_exception(error: Exception) -> Exception:

@@ -22,9 +22,6 @@ NOBODY = "-"
 LONGEST_NAME = 150  # characters
 SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
-# PostgreSQL quotes the refused row, message content and all, in the DETAIL of an error.
-DATABASE_DETAIL = re.compile(r"\nDETAIL:.*?(?=\n\n(?:The above|During handling)|\Z)", re.DOTALL)
-
 
 @dataclass(slots=True)
 class RequestContext:
@@ -96,7 +93,6 @@ def record_event(event: str, *, who: str, whom: str = NOBODY) -> None:
 def record_error(error: BaseException) -> None:
     """Write an unforeseen error, with its whole traceback, to debug.log."""
     request = current_request()
-    lines = "".join(traceback.format_exception(error))
     debug_log.debug(
         "error",
         extra={
@@ -106,10 +102,22 @@ def record_error(error: BaseException) -> None:
                 "method": request.method,
                 "path": request.path,
                 "user": request.user,
-                "traceback": DATABASE_DETAIL.sub("", lines),
+                "traceback": _traceback(error),
             }
         },
     )
+
+
+def _traceback(error: BaseException) -> str:
+    """The whole traceback, less the rows, message content and all, that PostgreSQL quotes in the detail of an error."""
+    lines = "".join(traceback.format_exception(error))
+    cause: BaseException | None = error
+    while cause is not None:
+        detail = getattr(getattr(cause, "diag", None), "message_detail", None)
+        if detail:
+            lines = lines.replace(detail, "…")
+        cause = cause.__cause__ or cause.__context__
+    return lines
 
 
 class JsonFormatter(logging.Formatter):

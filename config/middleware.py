@@ -37,20 +37,31 @@ class RequestMiddleware:
         )
         begin_request(context)
 
-        response = self.get_response(request)
+        try:
+            response = self.get_response(request)
+        except Exception as error:  # what breaks in another middleware, let through by DEBUG_PROPAGATE_EXCEPTIONS
+            response = error_response(error)
 
         response.headers["X-Request-ID"] = context.id
         response.headers.setdefault("Cache-Control", "no-store")
         if not response.streaming:
-            response.headers.setdefault("Content-Length", str(len(response.content)))
-            if not response.content:
-                response.headers.pop("Content-Type", None)
+            _describe_body(request, response)
         record_request(response.status_code, (time.perf_counter() - began) * 1000)
         return response
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse:
         """What a view beside the framework's raises: JSON as well, with DEBUG on or off."""
         return error_response(error)
+
+
+def _describe_body(request: HttpRequest, response: HttpResponse) -> None:
+    """Set the headers that tell of the body; a HEAD gets them alone."""
+    if response.status_code != 204:
+        response.headers.setdefault("Content-Length", str(len(response.content)))
+    if not response.content:
+        response.headers.pop("Content-Type", None)
+    if request.method == "HEAD":
+        response.content = b""
 
 
 class IntakeMiddleware:
@@ -62,8 +73,8 @@ class IntakeMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponse:
         try:
             request.get_host()
-            declared = int(request.META.get("CONTENT_LENGTH") or 0)
-            if len(request.body) < declared:
+            declared = request.META.get("CONTENT_LENGTH") or "0"
+            if not declared.isdecimal() or len(request.body) < int(declared):
                 raise UnreadablePostError  # half a form would be read as a whole one
         except (SuspiciousOperation, UnreadablePostError) as error:
             return error_response(error)

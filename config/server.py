@@ -52,6 +52,8 @@ class JsonWorker(ThreadWorker):
             "Connection: close\r\n"
             "Content-Type: application/json\r\n"
             "Cache-Control: no-store\r\n"
+            "X-Content-Type-Options: nosniff\r\n"
+            "X-Frame-Options: DENY\r\n"
             f"X-Request-ID: {request.id}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )

@@ -59,6 +59,8 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
 ]
 
+DEBUG_PROPAGATE_EXCEPTIONS = True  # up to RequestMiddleware, which answers for them with DEBUG on or off
+
 ROOT_URLCONF = "config.urls"
 APPEND_SLASH = False
 WSGI_APPLICATION = "config.wsgi.application"

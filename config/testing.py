@@ -4,16 +4,18 @@ import json
 import logging
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,12 +25,15 @@ from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import User
 from django.db import connection
 from django.test.runner import DiscoverRunner
+from django.test.testcases import is_pickable
 from rest_framework.test import APIClient, APITestCase, APITransactionTestCase
 
 from accounts.authentication import issue_token
 
 PASSWORD = "a long secret"
+USERNAMES = ("alice", "bob", "carol")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+UNITTESTS_OWN = ("_outcome", "_subtest")  # they hold the case itself
 LOGS = ("requests", "activity", "debug")
 
 
@@ -65,6 +70,11 @@ class ApiTestMixin:
             self.addCleanup(setattr, handler, "filename", handler.filename)
             handler.filename = str(self.log_folder / f"{name}.log")
 
+    def __getstate__(self):
+        """What of the case can go to the parent process with a failed subtest; Django forgets its clients."""
+        kept = {name: value for name, value in self.__dict__.items() if name not in UNITTESTS_OWN and is_pickable(value)}
+        return kept | dict.fromkeys(UNITTESTS_OWN)
+
     def as_user(self, user: User) -> APIClient:
         """A client that is logged in as the user."""
         _, token = issue_token(user)
@@ -83,16 +93,20 @@ class ApiTestMixin:
         self.assertRegex(value, f"^{TIME.pattern}$")
 
 
-def make_users(case: Any) -> None:
-    password = make_password(PASSWORD)
-    for name in ("alice", "bob", "carol"):
-        setattr(case, name, User.objects.create(username=name, password=password))
+def make_user(username: str) -> User:
+    """A user with PASSWORD, made without the time that hashing takes."""
+    return User.objects.create(username=username, password=_password_hash())
+
+
+@cache
+def _password_hash() -> str:
+    return make_password(PASSWORD)
 
 
 class ApiTestCase(ApiTestMixin, APITestCase):
     @classmethod
     def setUpTestData(cls):
-        make_users(cls)
+        cls.alice, cls.bob, cls.carol = map(make_user, USERNAMES)
 
 
 class ConcurrentTestCase(ApiTestMixin, APITransactionTestCase):
@@ -100,7 +114,7 @@ class ConcurrentTestCase(ApiTestMixin, APITransactionTestCase):
 
     def setUp(self):
         super().setUp()
-        make_users(self)
+        self.alice, self.bob, self.carol = map(make_user, USERNAMES)
 
     def at_once(self, *calls: Callable[[], Any]) -> list[Any]:
         """What the calls return, each made in a thread of its own, all let go at the same moment."""
@@ -122,31 +136,6 @@ class ConcurrentTestCase(ApiTestMixin, APITransactionTestCase):
         return results
 
 
-@dataclass
-class Service:
-    """The service as `make serve` starts it, in processes of its own."""
-
-    url: str
-    process: subprocess.Popen
-    log_folder: Path
-
-    def request(self, method: str, path: str, body: Any = None, token: str | None = None) -> tuple[int, Any]:
-        """Status and JSON of the answer."""
-        request = urllib.request.Request(self.url + path, method=method)
-        if body is not None:
-            request.data = json.dumps(body).encode()
-            request.add_header("Content-Type", "application/json")
-        if token is not None:
-            request.add_header("Authorization", f"Token {token}")
-        try:
-            with urllib.request.urlopen(request, timeout=30) as response:
-                content = response.read()
-                return response.status, json.loads(content) if content else None
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, json.load(error)
-
-
 def test_database_url() -> str:
     """The DATABASE_URL of the database that the running tests use."""
     name = connection.settings_dict["NAME"]
@@ -161,38 +150,74 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@contextmanager
-def running_service(log_folder: Path, **environment: str) -> Iterator[Service]:
-    """Run the service on the tests' database, with more of its settings in `environment`."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gunicorn", "--config", "python:config.server"],
-        cwd=settings.BASE_DIR,
-        env={
+class Service:
+    """The service as `make serve` starts it, in processes of its own, on the tests' database.
+
+    `environment` holds more of its settings.
+    """
+
+    def __init__(self, log_folder: Path, **environment: str) -> None:
+        self.log_folder = log_folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.environment = {
             **os.environ,
             "DATABASE_URL": test_database_url(),
             "LOG_DIR": str(log_folder),
-            "PORT": str(port),
+            "PORT": str(self.port),
             "WEB_CONCURRENCY": "4",
             **environment,
-        },
-        stdout=subprocess.DEVNULL,
-    )
-    service = Service(f"http://127.0.0.1:{port}", process, log_folder)
+        }
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "--config", "python:config.server"],
+            cwd=settings.BASE_DIR,
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                if self.request("GET", "/readyz")[0] == 200:
+                    return
+            except OSError:
+                time.sleep(0.1)
+        self.kill()
+        raise TimeoutError("The service did not start within 30 seconds.")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=40)
+
+    def kill(self) -> None:
+        """End all of its processes at once, with SIGKILL."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def request(self, method: str, path: str, body: Any = None, token: str | None = None, **headers: str) -> tuple[int, Any]:
+        """Status and JSON of the answer; raises OSError where there is none."""
+        request = urllib.request.Request(self.url + path, method=method, headers=headers)
+        if body is not None:
+            request.data = json.dumps(body).encode()
+            request.add_header("Content-Type", "application/json")
+        if token is not None:
+            request.add_header("Authorization", f"Token {token}")
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                content = response.read()
+                return response.status, json.loads(content) if content else None
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, json.load(error)
+
+
+@contextmanager
+def running_service(log_folder: Path, **environment: str) -> Iterator[Service]:
+    service = Service(log_folder, **environment)
+    service.start()
     try:
-        wait_until_ready(service)
         yield service
     finally:
-        process.terminate()
-        process.wait(timeout=40)
-
-
-def wait_until_ready(service: Service) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            if service.request("GET", "/readyz")[0] == 200:
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise TimeoutError("The service did not start within 30 seconds.")
+        service.stop()

@@ -19,4 +19,4 @@ urlpatterns = [
     re_path("", views.NotFoundView.as_view()),
 ]
 
-handler400 = handler403 = handler404 = handler500 = "config.errors.error_view"
+handler400 = handler403 = handler404 = "config.errors.error_view"

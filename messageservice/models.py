@@ -5,7 +5,7 @@ from typing import Self
 
 from django.contrib.auth.models import User
 from django.db import models
-from django.db.models import Q
+from django.db.models import Exists, Q
 from django.db.models.functions import Greatest, Least
 from django.utils import timezone
 
@@ -21,11 +21,14 @@ class MailboxQuerySet(models.QuerySet):
         In the order of their keys, so that two who lock the same pair never wait for each other. SQLite has locked the whole
         database already, as its transactions begin IMMEDIATE.
         """
-        ids = {user.pk for user in users}
-        locked = self.select_for_update().order_by("pk").in_bulk(ids)
-        if len(locked) < len(ids):
-            self.bulk_create([Mailbox(user_id=pk) for pk in sorted(ids)], ignore_conflicts=True)
-            locked = self.select_for_update().order_by("pk").in_bulk(ids)
+        ids = sorted({user.pk for user in users})
+        # None where one is missing: it would be made, and so locked, after one with a higher key.
+        all_or_none = self.filter(*(Exists(Mailbox.objects.filter(pk=pk)) for pk in ids))
+        in_order = all_or_none.select_for_update().order_by("pk")
+        locked = in_order.in_bulk(ids)
+        if not locked:
+            self.bulk_create([Mailbox(user_id=pk) for pk in ids], ignore_conflicts=True)
+            locked = in_order.in_bulk(ids)
         return locked
 
 

@@ -1,0 +1,269 @@
+"""The three logs: what a line holds, what it never holds, and that none is lost."""
+
+import json
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
+from urllib.parse import quote
+
+from django.conf import settings
+
+from accounts.authentication import issue_token
+from config.log import AppendHandler
+from config.testing import LOGS, PASSWORD, ApiTestCase, ConcurrentTestCase, running_service
+
+NASTY = 'a\nb\r"c\\\u2028\x85é'
+
+
+class RequestLineTests(ApiTestCase):
+    def test_has_exactly_its_fields(self):
+        self.as_user(self.alice).get("/api/message", headers={"x-request-id": "the-id"})
+
+        [line] = self.log_lines("requests")
+        self.assertTime(line.pop("time"))
+        self.assertGreater(line.pop("milliseconds"), 0)
+        self.assertEqual(
+            line,
+            {
+                "request_id": "the-id",
+                "method": "GET",
+                "path": "/api/message",
+                "status": 200,
+                "user": "alice",
+                "address": "127.0.0.1",
+            },
+        )
+
+    def test_one_for_each_request_however_it_ends(self):
+        alice = self.as_user(self.alice)
+        credentials = {"username": "dave", "password": PASSWORD}
+
+        alice.get("/api/message?page=1")
+        alice.get("/api/message?token=abc")
+        alice.put("/api/message")
+        alice.post("/api/auth/logout")
+        alice.get("/api/message")
+        self.client.post("/api/auth/register", credentials)
+        self.client.get("/api/nothing")
+        self.client.generic("POST", "/healthz", b"x" * (2**20 + 1))
+
+        self.assertEqual(
+            [(line["method"], line["path"], line["status"], line["user"]) for line in self.log_lines("requests")],
+            [
+                ("GET", "/api/message", 200, "alice"),
+                ("GET", "/api/message", 400, "alice"),
+                ("PUT", "/api/message", 405, "alice"),
+                ("POST", "/api/auth/logout", 204, "alice"),
+                ("GET", "/api/message", 401, "-"),
+                ("POST", "/api/auth/register", 201, "-"),
+                ("GET", "/api/nothing", 404, "-"),
+                ("POST", "/healthz", 413, "-"),
+            ],
+        )
+
+    def test_query_string_stays_out(self):
+        self.as_user(self.alice).get("/api/message/sent?receiver=secret&date=secret&other=secret")
+
+        self.assertNotIn("secret", (self.log_folder / "requests.log").read_text())
+
+    def test_user_of_one_request_is_not_that_of_the_next(self):
+        self.as_user(self.alice).get("/api/message")
+        self.client.get("/healthz")
+
+        self.assertEqual([line["user"] for line in self.log_lines("requests")], ["alice", "-"])
+
+
+class ForgeryTests(ApiTestCase):
+    def raw(self, name):
+        return (self.log_folder / f"{name}.log").read_bytes()
+
+    def test_path_stays_on_its_line(self):
+        self.client.get(f"/api/{quote(NASTY)}")
+
+        raw = self.raw("requests")
+        self.assertTrue(raw.isascii())
+        self.assertEqual((raw.count(b"\n"), raw.count(b"\r")), (1, 0))
+        self.assertEqual(json.loads(raw)["path"], f"/api/{NASTY}")
+
+    def test_username_stays_on_its_line(self):
+        self.client.post("/api/auth/login", {"username": NASTY, "password": "wrong"})
+
+        raw = self.raw("activity")
+        self.assertTrue(raw.isascii())
+        self.assertEqual((raw.count(b"\n"), raw.count(b"\r")), (1, 0))
+        self.assertEqual(self.events(), [("Invalid Login", NASTY, "-")])
+
+    def test_line_of_an_event_has_exactly_its_fields(self):
+        self.as_user(self.alice).post("/api/block", {"blocked": "bob"}, headers={"x-request-id": "the-id"})
+
+        [line] = self.log_lines("activity")
+        self.assertTime(line.pop("time"))
+        self.assertEqual(
+            line,
+            {"request_id": "the-id", "event": "Block User", "who": "alice", "whom": "bob", "address": "127.0.0.1"},
+        )
+
+
+class SecretTests(ApiTestCase):
+    @mock.patch.object(logging.getLogger("django.request"), "disabled", True)
+    def test_no_token_password_or_content_in_any_log(self):
+        content, password, wrong = "the private words", "a quite long secret", "another long secret"
+        registration = self.client.post("/api/auth/register", {"username": "dave", "password": password})
+        login = self.client.post("/api/auth/login", {"username": "dave", "password": password})
+        tokens = [response.json()["token"] for response in (registration, login)]
+        dave = {"authorization": f"Token {tokens[1]}"}
+
+        self.client.post("/api/auth/login", {"username": "dave", "password": wrong})
+        for receiver in ("bob", "nobody"):
+            self.client.post("/api/message", {"receiver": receiver, "content": content}, headers=dave)
+        self.client.get(f"/api/message?token={tokens[1]}", headers=dave)
+        with mock.patch("messageservice.views.send_message", side_effect=ZeroDivisionError):
+            self.client.post("/api/message", {"receiver": "bob", "content": content}, headers=dave)
+        with mock.patch("accounts.views.log_in", side_effect=ZeroDivisionError):
+            self.client.post("/api/auth/login", {"username": "dave", "password": password})
+
+        for name in LOGS:
+            text = (self.log_folder / f"{name}.log").read_text()
+            for secret in (content, password, wrong, *tokens):
+                with self.subTest(log=name, secret=secret):
+                    self.assertIn("dave", text)
+                    self.assertNotIn(secret, text)
+
+
+class AddressTests(ApiTestCase):
+    def address(self, forwarded_for, trusted_proxies):
+        with self.settings(TRUSTED_PROXIES=trusted_proxies):
+            self.client.get("/healthz", headers={"x-forwarded-for": forwarded_for}, REMOTE_ADDR="10.0.0.1")
+        return self.log_lines("requests")[-1]["address"]
+
+    def test_is_the_one_before_the_last_trusted_proxies(self):
+        cases = (
+            ("1.1.1.1", 0, "10.0.0.1"),
+            ("1.1.1.1, 2.2.2.2", 0, "10.0.0.1"),
+            ("1.1.1.1", 1, "1.1.1.1"),
+            ("9.9.9.9, 1.1.1.1", 1, "1.1.1.1"),
+            ("9.9.9.9,8.8.8.8 ,1.1.1.1", 1, "1.1.1.1"),
+            ("1.1.1.1, 10.0.0.2", 2, "1.1.1.1"),
+            ("9.9.9.9, 1.1.1.1, 10.0.0.2", 2, "1.1.1.1"),
+            ("::1, 2001:db8::1", 1, "2001:db8::1"),
+            ("", 0, "10.0.0.1"),
+            ("", 1, "10.0.0.1"),
+        )
+
+        for forwarded_for, trusted_proxies, address in cases:
+            with self.subTest(forwarded_for=forwarded_for, trusted_proxies=trusted_proxies):
+                self.assertEqual(self.address(forwarded_for, trusted_proxies), address)
+
+    def test_stands_on_the_lines_of_events_as_well(self):
+        with self.settings(TRUSTED_PROXIES=1):
+            self.as_user(self.alice).post("/api/block", {"blocked": "bob"}, headers={"x-forwarded-for": "9.9.9.9, 1.1.1.1"})
+
+        self.assertEqual([line["address"] for line in self.log_lines("activity")], ["1.1.1.1"])
+
+
+def lines_of(files):
+    """Every line of the files, each read as JSON: a torn one breaks here."""
+    return [json.loads(line) for file in files for line in file.read_bytes().split(b"\n")[:-1]]
+
+
+class AppendHandlerTests(ApiTestCase):
+    WRITER = """
+import logging, sys
+from config.log import AppendHandler, JsonFormatter
+
+handler = AppendHandler(sys.argv[1])
+handler.setFormatter(JsonFormatter())
+logger = logging.getLogger("writer")
+logger.addHandler(handler)
+sys.stdin.read()
+for number in range(int(sys.argv[3])):
+    logger.warning("line", extra={"fields": {"writer": sys.argv[2], "number": number, "padding": "é" * (number % 2_000)}})
+"""
+
+    def test_processes_lose_and_tear_no_line_while_files_are_rotated(self):
+        file, writers, count = self.log_folder / "shared.log", 4, 2_000
+        processes = [
+            subprocess.Popen(  # noqa: S603 - what it runs stands above
+                [sys.executable, "-c", self.WRITER, str(file), str(writer), str(count)],
+                cwd=settings.BASE_DIR,
+                stdin=subprocess.PIPE,
+            )
+            for writer in range(writers)
+        ]
+
+        for process in processes:
+            process.stdin.close()  # all begin now
+        rotations = 0
+        while any(process.poll() is None for process in processes):
+            if file.exists():
+                file.rename(self.log_folder / f"shared.log.{rotations}")
+                rotations += 1
+            time.sleep(0.01)
+
+        lines = lines_of(self.log_folder.glob("shared.log*"))
+        self.assertGreater(rotations, 2)
+        self.assertEqual([process.returncode for process in processes], [0] * writers)
+        self.assertEqual(
+            sorted((int(line["writer"]), line["number"]) for line in lines),
+            [(writer, number) for writer in range(writers) for number in range(count)],
+        )
+        self.assertTrue(all(line["padding"] == "é" * (line["number"] % 2_000) for line in lines))
+
+    def test_file_is_not_for_everybody_to_read(self):
+        self.client.get("/healthz")
+
+        self.assertEqual((self.log_folder / "requests.log").stat().st_mode & 0o137, 0)
+
+    def test_log_that_cannot_be_written_refuses_no_request(self):
+        self.log_folder.joinpath("requests.log").mkdir()
+
+        with mock.patch.object(AppendHandler, "handleError") as failed:
+            response = self.client.get("/healthz")
+
+        self.assertEqual(response.status_code, 200)
+        self.assertEqual(failed.call_count, 1)
+
+
+class WorkersTests(ConcurrentTestCase):
+    def test_processes_lose_and_tear_no_line_while_files_are_rotated(self):
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        _, token = issue_token(self.alice)
+        finished = []
+
+        def request_many(thread):
+            for number in range(25):
+                path = f"/api/message/{thread}/{number}" if number % 2 else "/api/message"
+                body = {"receiver": "bob", "content": "hi"}
+                finished.append(
+                    service.request("GET" if number % 2 else "POST", path, None if number % 2 else body, token)[0]
+                )
+
+        def rotate():
+            for rotation in range(8):
+                while len(finished) < 20 * rotation:
+                    time.sleep(0.001)
+                for name in ("requests", "activity"):
+                    if (folder / f"{name}.log").exists():
+                        (folder / f"{name}.log").rename(folder / f"{name}.log.{rotation}")
+
+        with running_service(folder) as service:
+            self.at_once(rotate, *(lambda thread=thread: request_many(thread) for thread in range(8)))
+
+        requests = [line for line in lines_of(folder.glob("requests.log*")) if line["path"] != "/readyz"]
+        events = lines_of(folder.glob("activity.log*"))
+        self.assertEqual(sorted(finished), [201] * 104 + [404] * 96)
+        self.assertEqual(sorted(line["status"] for line in requests), sorted(finished))
+        self.assertEqual(
+            {line["path"] for line in requests},
+            {"/api/message", *(f"/api/message/{thread}/{number}" for thread in range(8) for number in range(1, 25, 2))},
+        )
+        self.assertEqual(len({line["request_id"] for line in requests}), 200)
+        self.assertEqual(
+            sorted(line["request_id"] for line in events),
+            sorted(line["request_id"] for line in requests if line["status"] == 201),
+        )
+        self.assertFalse((folder / "debug.log").exists())

@@ -1,0 +1,435 @@
+"""Errors, the shape of every answer, health, and the test runner."""
+
+import itertools
+import logging
+import subprocess
+import sys
+from unittest import mock
+
+from django.conf import settings
+from django.db import InterfaceError, OperationalError, connection, transaction
+from django.http import HttpResponse
+from django.test import override_settings
+from django.urls import include, path
+from rest_framework.response import Response
+from rest_framework.test import APIClient
+from rest_framework.views import APIView
+
+from config.log import record_event
+from config.testing import PASSWORD, ApiTestCase, ConcurrentTestCase, free_port
+from config.urls import handler400, handler403, handler404  # noqa: F401 - this module is a URLconf, see below
+from messageservice.models import Message
+
+NOT_FOUND = {"detail": "Not found."}
+WENT_WRONG = {"detail": "Something went wrong"}
+TOO_LARGE = b"x" * (2**20 + 1)
+
+# Django names every 5xx on the console, which here would only hide what matters.
+without_console = mock.patch.object(logging.getLogger("django.request"), "disabled", True)
+
+
+def work():
+    """What the views below do; the tests make it fail."""
+    return "done"
+
+
+class WorkView(APIView):
+    """A view of the framework."""
+
+    def get(self, request):
+        return Response(work())
+
+
+def work_page(request):
+    """A view of plain Django, such as the admin's."""
+    return HttpResponse(work())
+
+
+urlpatterns = [
+    path("api/work", WorkView.as_view()),
+    path("work", work_page),
+    path("", include("config.urls")),
+]
+
+
+def with_token(token: str) -> APIClient:
+    return APIClient(headers={"authorization": f"Token {token}"})
+
+
+class UnknownPathTests(ApiTestCase):
+    PATHS = ("/", "/nothing", "/api", "/api/", "/api/nothing", "/api/auth/login/", "/API/message", "//api/message")
+    UNREADABLE_PATHS = ("/%00", "/api/message%00", "/api/auth/%00login", "/api/%ff", "/%ED%A0%80", "/%0d%0aX-Forged:%20yes")
+
+    def test_is_not_found_with_and_without_token_and_debug(self):
+        clients = {"nobody": self.client, "alice": self.as_user(self.alice), "dead token": with_token("0" * 64)}
+
+        for (who, client), debug, url in itertools.product(
+            clients.items(), (False, True), self.PATHS + self.UNREADABLE_PATHS
+        ):
+            with self.subTest(who=who, debug=debug, path=url), self.settings(DEBUG=debug):
+                response = client.get(url)
+
+                self.assertEqual((response.status_code, response.json()), (404, NOT_FOUND))
+
+    def test_is_not_found_by_any_method(self):
+        for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "NONSENSE"):
+            with self.subTest(method=method):
+                response = self.client.generic(method, "/api/nothing", b"{", content_type="application/nonsense")
+
+                self.assertEqual((response.status_code, response.json()), (404, NOT_FOUND))
+
+    def test_missing_static_file_is_not_found(self):
+        response = self.client.get("/static/nothing.css")
+
+        self.assertEqual((response.status_code, response.json()), (404, NOT_FOUND))
+
+
+class WrongMethodTests(ApiTestCase):
+    def test_is_refused_and_says_what_is_allowed(self):
+        cases = (
+            (self.client, "GET", "/api/auth/login", "POST, OPTIONS"),
+            (self.client, "PUT", "/api/auth/register", "POST, OPTIONS"),
+            (self.client, "NONSENSE", "/api/auth/register", "POST, OPTIONS"),
+            (self.client, "POST", "/healthz", "GET, HEAD, OPTIONS"),
+            (self.as_user(self.alice), "DELETE", "/api/message", "GET, POST, HEAD, OPTIONS"),
+        )
+
+        for client, method, url, allowed in cases:
+            with self.subTest(method=method, path=url):
+                response = client.generic(method, url)
+
+                self.assertEqual(response.status_code, 405)
+                self.assertEqual(response.json(), {"detail": f'Method "{method}" not allowed.'})
+                self.assertEqual(response.headers["Allow"], allowed)
+
+
+class ForeignHostTests(ApiTestCase):
+    REFUSAL = {"detail": "The Host header names no host of this service."}
+
+    def test_is_refused_on_every_path_with_and_without_debug(self):
+        hosts = ("evil.example", "localhost.evil.example", "localhost:port", "a b", "[::1", "", "é")
+
+        for host, debug, url in itertools.product(hosts, (False, True), ("/api/message", "/healthz", "/api/nothing")):
+            with self.subTest(host=host, debug=debug, path=url), self.settings(DEBUG=debug):
+                response = self.client.get(url, headers={"host": host})
+
+                self.assertEqual((response.status_code, response.json()), (400, self.REFUSAL))
+
+    @mock.patch.object(logging.getLogger("django.security.DisallowedHost"), "disabled", True)
+    def test_is_refused_in_json_where_https_is_demanded(self):
+        with self.settings(SECURE_SSL_REDIRECT=True):
+            response = self.client.get("/api/message", headers={"host": "evil.example"})
+
+        self.assertEqual((response.status_code, response.json()), (400, self.REFUSAL))
+
+    def test_stands_in_the_log(self):
+        self.client.get("/api/message", headers={"host": "evil.example"})
+
+        self.assertEqual([(line["path"], line["status"]) for line in self.log_lines("requests")], [("/api/message", 400)])
+
+
+@without_console
+@override_settings(ROOT_URLCONF=__name__)
+class UnforeseenErrorTests(ApiTestCase):
+    def setUp(self):
+        super().setUp()
+        self.client_of_alice = self.as_user(self.alice)
+
+    def get(self, url, error, **headers):
+        with mock.patch(f"{__name__}.work", side_effect=error):
+            return self.client_of_alice.get(url, headers=headers)
+
+    def test_says_that_something_went_wrong_and_nothing_else(self):
+        for url, debug in itertools.product(("/api/work", "/work"), (False, True)):
+            with self.subTest(path=url, debug=debug), self.settings(DEBUG=debug):
+                response = self.get(url, ZeroDivisionError("the inner reason"))
+
+                self.assertEqual((response.status_code, response.json()), (500, WENT_WRONG))
+
+    def test_logs_the_whole_traceback_at_level_debug(self):
+        for url, user in (("/api/work", "alice"), ("/work", "-")):
+            with self.subTest(path=url):
+                self.get(f"{url}?a=b", ZeroDivisionError("the inner reason"), x_request_id="the-id")
+
+                line = self.log_lines("debug")[-1]
+                self.assertTime(line.pop("time"))
+                self.assertRegex(
+                    line.pop("traceback"), r"(?s)\ATraceback .*work\(\).*ZeroDivisionError: the inner reason\n\Z"
+                )
+                self.assertEqual(
+                    line, {"level": "DEBUG", "request_id": "the-id", "method": "GET", "path": url, "user": user}
+                )
+
+    def test_is_logged_once(self):
+        for url in ("/api/work", "/work"):
+            self.get(url, ZeroDivisionError)
+
+        self.assertEqual([line["path"] for line in self.log_lines("debug")], ["/api/work", "/work"])
+        self.assertEqual([line["status"] for line in self.log_lines("requests")], [500, 500])
+
+    def test_logs_what_led_to_the_error(self):
+        def fail_twice():
+            try:
+                raise KeyError("the cause")
+            except KeyError as error:
+                raise RuntimeError("the consequence") from error
+
+        self.get("/api/work", fail_twice)
+
+        traceback = self.log_lines("debug")[0]["traceback"]
+        self.assertIn("KeyError: 'the cause'", traceback)
+        self.assertIn("RuntimeError: the consequence", traceback)
+
+    def test_answer_that_cannot_be_rendered(self):
+        with mock.patch(f"{__name__}.work", return_value=object()):
+            response = self.client_of_alice.get("/api/work")
+
+        self.assertEqual((response.status_code, response.json()), (500, WENT_WRONG))
+        self.assertIn("is not JSON serializable", self.log_lines("debug")[0]["traceback"])
+
+    def test_error_before_the_view_is_reached(self):
+        self.client_of_alice.raise_request_exception = False
+
+        for debug in (False, True):
+            with (
+                self.subTest(debug=debug),
+                self.settings(DEBUG=debug),
+                mock.patch(
+                    "django.contrib.auth.middleware.AuthenticationMiddleware.process_request", side_effect=ValueError
+                ),
+            ):
+                response = self.client_of_alice.get("/api/work")
+
+                self.assertEqual((response.status_code, response.json()), (500, WENT_WRONG))
+
+    def test_refused_row_stays_out_of_the_log(self):
+        for content in ("private words", "x\n\nThe above is private words", "x\n\nDuring handling private words"):
+
+            def store_what_a_constraint_refuses(content=content):
+                with transaction.atomic():
+                    Message.objects.create(
+                        sender=self.alice, receiver=self.bob, content=content, sender_place=-1, receiver_place=1
+                    )
+
+            with self.subTest(content=content):
+                response = self.get("/api/work", store_what_a_constraint_refuses)
+
+                self.assertEqual((response.status_code, response.json()), (500, WENT_WRONG))
+                traceback = self.log_lines("debug")[-1]["traceback"]
+                self.assertIn("IntegrityError: ", traceback)
+                self.assertNotIn("private words", traceback)
+
+
+@without_console
+@override_settings(ROOT_URLCONF=__name__)
+class DatabaseErrorTests(ApiTestCase):
+    def test_is_unavailable_with_a_time_to_wait_and_a_line_in_the_log(self):
+        client = self.as_user(self.alice)
+
+        for url, error, debug in itertools.product(
+            ("/api/work", "/work"), (OperationalError("gone"), InterfaceError("gone")), (False, True)
+        ):
+            with (
+                self.subTest(path=url, error=error, debug=debug),
+                self.settings(DEBUG=debug),
+                mock.patch(f"{__name__}.work", side_effect=error),
+            ):
+                response = client.get(url)
+
+                self.assertEqual((response.status_code, response.json()), (503, WENT_WRONG))
+                self.assertRegex(response.headers["Retry-After"], "^[1-9][0-9]*$")
+                self.assertIn("Error: gone", self.log_lines("debug")[-1]["traceback"])
+
+
+@without_console
+class DatabaseAwayTests(ConcurrentTestCase):
+    """The database really is where nobody answers."""
+
+    def setUp(self):
+        super().setUp()
+        self.client_of_alice = self.as_user(self.alice)
+        nowhere = {"NAME": "/nowhere/at/all"} if connection.vendor == "sqlite" else {"PORT": free_port()}
+        connection.close()
+        self.enterContext(mock.patch.dict(connection.settings_dict, nowhere))
+
+    def test_health_does_not_ask_it(self):
+        response = self.client.get("/healthz")
+
+        self.assertEqual((response.status_code, response.json()), (200, {"status": "ok"}))
+
+    def test_every_answer_that_needs_it_is_unavailable(self):
+        credentials = {"username": "dave", "password": PASSWORD}
+        requests = (
+            ("GET", "/readyz", None),
+            ("GET", "/api/message", None),
+            ("POST", "/api/message", {"receiver": "bob", "content": "private words"}),
+            ("POST", "/api/auth/register", credentials),
+            ("POST", "/api/auth/login", credentials),
+        )
+
+        for method, url, body in requests:
+            with self.subTest(method=method, path=url):
+                response = getattr(self.client_of_alice, method.lower())(url, body)
+
+                self.assertEqual((response.status_code, response.json()), (503, WENT_WRONG))
+                self.assertIn("Retry-After", response.headers)
+                line = self.log_lines("debug")[-1]
+                self.assertEqual((line["method"], line["path"]), (method, url))
+                self.assertNotIn("private words", line["traceback"])
+        self.assertEqual(self.events(), [])
+
+
+class AnswerTests(ApiTestCase):
+    """What holds for every answer."""
+
+    def answers(self):
+        alice = self.as_user(self.alice)
+        message = {"receiver": "bob", "content": "hi"}
+        return {
+            200: alice.get("/api/message"),
+            201: alice.post("/api/message", message),
+            400: alice.post("/api/message", {}),
+            401: self.client.get("/api/message"),
+            404: alice.get("/api/nothing"),
+            405: alice.put("/api/message", message),
+            413: self.client.generic("POST", "/api/auth/login", TOO_LARGE, content_type="application/json"),
+            415: self.client.generic("POST", "/api/auth/login", b"<a/>", content_type="text/xml"),
+            "host": self.client.get("/api/message", headers={"host": "evil.example"}),
+            "health": self.client.get("/healthz"),
+        }
+
+    def test_carries_the_headers_that_every_answer_has(self):
+        for name, response in self.answers().items():
+            with self.subTest(answer=name):
+                self.assertEqual(response.status_code, {"host": 400, "health": 200}.get(name, name))
+                self.assertEqual(response.headers["Content-Type"], "application/json")
+                self.assertEqual(response.headers["Content-Length"], str(len(response.content)))
+                self.assertEqual(response.headers["Cache-Control"], "no-store")
+                self.assertEqual(response.headers["X-Content-Type-Options"], "nosniff")
+                self.assertEqual(response.headers["X-Frame-Options"], "DENY")
+                self.assertRegex(response.headers["X-Request-ID"], "^[A-Za-z0-9_.-]{1,64}$")
+
+    def test_logout_is_not_stored_either(self):
+        response = self.as_user(self.alice).post("/api/auth/logout")
+
+        self.assertEqual((response.status_code, response.content), (204, b""))
+        self.assertEqual(response.headers["Cache-Control"], "no-store")
+
+    def test_is_json_whatever_accept_says(self):
+        client = self.as_user(self.alice)
+
+        for accept in (
+            "text/html",
+            "application/xml",
+            "*/*;q=0",
+            "application/json;version=x",
+            "gar bage",
+            "",
+            "a/b;c*=hex''%41",
+        ):
+            with self.subTest(accept=accept):
+                response = client.get("/api/message", headers={"accept": accept})
+                refusal = self.client.get("/api/message", headers={"accept": accept})
+
+                self.assertEqual(response.json(), {"count": 0, "next": None, "previous": None, "results": []})
+                self.assertEqual(refusal.json(), {"detail": "Authentication credentials were not provided."})
+
+    def test_format_is_no_parameter(self):
+        response = self.as_user(self.alice).get("/api/message?format=json")
+
+        self.assertEqual(response.status_code, 400)
+        self.assertEqual(response.json(), {"format": ["There is no such parameter here."]})
+
+    def test_head_is_get_without_the_body(self):
+        client = self.as_user(self.alice)
+
+        head, get = client.head("/api/message"), client.get("/api/message")
+
+        self.assertEqual((head.status_code, head.content), (200, b""))
+        self.assertEqual(head.headers["Content-Length"], str(len(get.content)))
+
+    def test_options_is_json(self):
+        for client, url in ((self.as_user(self.alice), "/api/message"), (self.client, "/api/auth/login")):
+            with self.subTest(path=url):
+                response = client.options(url)
+
+                self.assertEqual(response.status_code, 200)
+                self.assertIn("application/json", response.json()["parses"])
+
+
+@without_console
+@override_settings(ROOT_URLCONF=__name__)
+class RequestIdTests(ApiTestCase):
+    def test_sane_one_comes_back(self):
+        for proposed in ("a", "0", "-", "A.b_c-9", "x" * 64):
+            with self.subTest(proposed=proposed):
+                response = self.client.get("/healthz", headers={"x-request-id": proposed})
+
+                self.assertEqual(response.headers["X-Request-ID"], proposed)
+
+    def test_insane_one_is_replaced_by_a_fresh_one(self):
+        seen = set()
+
+        for proposed in ("", "x" * 65, "a b", " ", "a\nb", "a\n", "\n", "é", "a/b", '"', "a,b", "\x00"):
+            with self.subTest(proposed=proposed):
+                response = self.client.get("/healthz", headers={"x-request-id": proposed})
+
+                fresh = response.headers["X-Request-ID"]
+                self.assertRegex(fresh, r"\A[A-Za-z0-9_.-]{1,64}\Z")
+                self.assertNotIn(fresh, {*seen, proposed})
+                self.assertEqual(self.log_lines("requests")[-1]["request_id"], fresh)
+                seen.add(fresh)
+
+    def test_same_one_on_the_lines_of_all_three_logs(self):
+        def record_and_fail():
+            record_event("Login", who="alice")
+            raise ZeroDivisionError
+
+        with mock.patch(f"{__name__}.work", side_effect=record_and_fail):
+            response = self.as_user(self.alice).get("/api/work")
+            self.client.get("/healthz")
+
+        own = response.headers["X-Request-ID"]
+        requests, activity, debug = (
+            [line["request_id"] for line in self.log_lines(name)] for name in ("requests", "activity", "debug")
+        )
+        self.assertEqual((requests[0], activity, debug), (own, [own], [own]))
+        self.assertNotEqual(requests[1], own)
+
+
+@without_console
+class HealthTests(ApiTestCase):
+    def test_both_answer_everybody(self):
+        clients = {"nobody": self.client, "alice": self.as_user(self.alice), "dead token": with_token("0" * 64)}
+
+        for (who, client), url in itertools.product(clients.items(), ("/healthz", "/readyz")):
+            with self.subTest(who=who, path=url):
+                response = client.get(url)
+
+                self.assertEqual((response.status_code, response.json()), (200, {"status": "ok"}))
+
+    def test_health_asks_no_database_and_readiness_once(self):
+        for url, queries in (("/healthz", 0), ("/readyz", 1)):
+            with self.subTest(path=url), self.assertNumQueries(queries):
+                self.client.get(url)
+
+    def test_readiness_without_the_database(self):
+        with mock.patch("django.db.backends.utils.CursorWrapper.execute", side_effect=OperationalError("gone")):
+            response = self.client.get("/readyz")
+
+        self.assertEqual((response.status_code, response.json()), (503, WENT_WRONG))
+        self.assertIn("Retry-After", response.headers)
+
+
+class TestRunnerTests(ApiTestCase):
+    def test_fails_when_no_test_is_found(self):
+        run = subprocess.run(
+            [sys.executable, "manage.py", "test", "--tag", "nosuchtag"],
+            cwd=settings.BASE_DIR,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+        self.assertNotEqual(run.returncode, 0)
+        self.assertIn("No test was found.", run.stderr)

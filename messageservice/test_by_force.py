@@ -1,0 +1,125 @@
+"""What must hold when many write at once, clients are cut off and the service is killed: shown with real processes."""
+
+import json
+import socket
+import threading
+import time
+from http.client import HTTPException
+
+from django.db import connection
+
+from accounts.authentication import issue_token
+from config.testing import ConcurrentTestCase, Service, make_user, running_service
+from messageservice.models import Message
+
+
+class CatchingUpTests(ConcurrentTestCase):
+    SENDERS = 8
+    MESSAGES_EACH = 25
+
+    def test_reader_gets_every_message_once_and_in_order(self):
+        senders = [issue_token(make_user(f"sender{number}"))[1] for number in range(self.SENDERS)]
+        reader = issue_token(self.carol)[1]
+        statuses, seen, sent_all = [], [], threading.Event()
+
+        def send(token):
+            for number in range(self.MESSAGES_EACH):
+                body = {"receiver": "carol", "content": str(number)}
+                statuses.append(service.request("POST", "/api/message", body, token)[0])
+
+        def poll():
+            done = False
+            while not done:
+                done = sent_all.is_set()  # asked before the list is, so that the last round sees all
+                after = seen[-1] if seen else 0
+                _, page = service.request("GET", f"/api/message/received?after={after}", token=reader)
+                seen.extend(reversed([message["id"] for message in page["results"]]))
+                done = done and page["next"] is None
+
+        with running_service(self.log_folder) as service:
+            threads = [threading.Thread(target=send, args=(token,)) for token in senders]
+            polling = threading.Thread(target=poll)
+            for thread in (*threads, polling):
+                thread.start()
+            for thread in threads:
+                thread.join()
+            sent_all.set()
+            polling.join()
+
+        self.assertEqual(statuses, [201] * self.SENDERS * self.MESSAGES_EACH)
+        self.assertEqual(seen, list(Message.objects.order_by("pk").values_list("pk", flat=True)))
+        self.assertEqual(len(seen), self.SENDERS * self.MESSAGES_EACH)
+
+
+class RetrySafeSendingTests(ConcurrentTestCase):
+    def setUp(self):
+        super().setUp()
+        self.token = issue_token(self.alice)[1]
+
+    def send(self, service, key):
+        """The id of the message that stands under the key, sent again until there is an answer."""
+        body = {"receiver": "bob", "content": f"under {key}"}
+        while True:
+            try:
+                status, answer = service.request("POST", "/api/message", body, self.token, **{"Idempotency-Key": key})
+            except (OSError, HTTPException, ValueError):  # nobody there, or gone in the middle of the answer
+                time.sleep(0.05)
+                continue
+            if status == 201:
+                return answer["id"]
+            self.assertEqual(status, 503)
+
+    def assert_one_message_under_each(self, answers):
+        """`answers`: what the clients were told, as pairs of key and id."""
+        stored = list(Message.objects.order_by("pk").values_list("idempotency_key", "pk"))
+        self.assertEqual(len({key for key, _ in stored}), len(stored))
+        self.assertEqual(set(answers), set(stored))
+
+    def test_eight_clients_send_one_key_at_once(self):
+        with running_service(self.log_folder) as service:
+            ids = self.at_once(*[lambda: self.send(service, "same")] * 8)
+
+        self.assert_one_message_under_each([("same", pk) for pk in ids])
+        self.assertEqual(self.events(), [("Successful Message", "alice", "bob")])
+
+    def test_client_is_cut_off_before_it_reads_the_answer(self):
+        body = json.dumps({"receiver": "bob", "content": "under cut"}).encode()
+        request = (
+            f"POST /api/message HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token {self.token}\r\n"
+            f"Idempotency-Key: cut\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+
+        with running_service(self.log_folder) as service:
+            with socket.create_connection(("127.0.0.1", service.port)) as client:
+                client.sendall(request.encode() + body)
+            pk = self.send(service, "cut")
+
+        self.assert_one_message_under_each([("cut", pk)])
+
+    def test_service_is_killed_in_mid_load(self):
+        answers, finished = [], threading.Event()
+
+        def send_many(client):
+            for number in range(40):
+                key = f"{client}-{number}"
+                answers.append((key, self.send(service, key)))
+
+        service = Service(self.log_folder)
+        service.start()
+        try:
+            clients = [threading.Thread(target=send_many, args=(client,)) for client in range(8)]
+            for client in clients:
+                client.start()
+            for share in (0.25, 0.5):
+                while len(answers) < share * 8 * 40:
+                    finished.wait(0.01)
+                service.kill()
+                service.start()
+            for client in clients:
+                client.join()
+        finally:
+            service.stop()
+            connection.close()
+
+        self.assertEqual(len(answers), 8 * 40)
+        self.assert_one_message_under_each(answers)
