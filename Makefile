@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := dev/bin
 
-.PHONY: help serve test lint
+.PHONY: help serve test lint postman
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
@@ -32,3 +32,6 @@ dev/installed: requirements.txt
 dev/installed-for-tests: dev/installed requirements-dev.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
+
+postman: dev/installed  ## make the Postman collection in docs/ from the API's description
+	@$(BIN)/python manage.py spectacular --format openapi-json | $(BIN)/python docs/postman.py > docs/postman_collection.json

@@ -1,4 +1,4 @@
-"""Starts the service as the README says and runs the README's curl lines as they stand, comparing what comes back.
+"""Runs the README's curl lines as they stand against the running service, comparing what comes back.
 
 A ```json 201``` block holds what the ```sh``` block before it must answer, under that status. Tokens and times differ
 from run to run: a string that ends in … stands for any string, a time for any time.
@@ -7,12 +7,9 @@ from run to run: a string that ends in … stands for any string, a time for any
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,36 +53,18 @@ def run(shown, home):
     return zip(shell.stdout.split(f"{END}\n")[:-1], shell.stderr.split(f"{END}\n")[:-1], strict=True)
 
 
-def start():
-    service = subprocess.Popen(["make", "serve"], cwd=ROOT, start_new_session=True)
-    for _ in range(1200):
-        try:
-            urllib.request.urlopen("http://127.0.0.1:8000/readyz", timeout=5).close()
-            return service
-        except OSError:
-            if service.poll() is not None:
-                sys.exit("make serve ended.")
-            time.sleep(0.1)
-    sys.exit("make serve did not answer within two minutes.")
-
-
 def main():
     shown = list(examples((ROOT / "README.md").read_text()))
-    service = start()
     failed = 0
-    try:
-        with tempfile.TemporaryDirectory() as home:
-            for (block, status, answer), (out, err) in zip(shown, run(shown, Path(home)), strict=True):
-                if status is None:
-                    continue
-                expected = json.loads(answer) if answer else None
-                actual = json.loads(out) if out.strip() else None
-                if int(err or 0) != status or not matches(expected, actual):
-                    failed += 1
-                    print(f"README.md: {block}expected {status} {answer}got      {err.strip()} {out}", file=sys.stderr)
-    finally:
-        os.killpg(service.pid, signal.SIGTERM)
-        service.wait(timeout=60)
+    with tempfile.TemporaryDirectory() as home:
+        for (block, status, answer), (out, err) in zip(shown, run(shown, Path(home)), strict=True):
+            if status is None:
+                continue
+            expected = json.loads(answer) if answer else None
+            actual = json.loads(out) if out.strip() else None
+            if int(err or 0) != status or not matches(expected, actual):
+                failed += 1
+                print(f"README.md: {block}expected {status} {answer}got      {err.strip()} {out}", file=sys.stderr)
     compared = sum(status is not None for _, status, _ in shown)
     print(f"The README's curl lines: {compared - failed} passed, {failed} failed")
     sys.exit(failed > 0 or not compared)

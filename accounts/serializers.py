@@ -4,6 +4,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from config.schema import examples
 from config.serializers import StringField, TextField
 
 LONGEST_USERNAME = 150  # auth_user's column
@@ -38,29 +39,42 @@ class UsernameField(serializers.SlugRelatedField):
         return super().to_internal_value(data)
 
 
+@examples(response={"username": "alice", "email": "alice@example.com"})
 class UserSerializer(serializers.ModelSerializer):
+    email = serializers.CharField(read_only=True)  # "" where there is none
+
     class Meta:
         model = User
         fields = ["username", "email"]
         read_only_fields = fields
 
 
+@examples(request={"username": "alice", "password": "a long secret", "email": "alice@example.com"})
 class RegisterSerializer(serializers.Serializer):
     username = TextField(max_length=LONGEST_USERNAME, validators=[username_is_plain])
     password = StringField(max_length=LONGEST_PASSWORD)
     email = serializers.EmailField(max_length=254, allow_blank=True, required=False)
 
 
+@examples(request={"username": "alice", "password": "a long secret"})
 class LoginSerializer(serializers.Serializer):
     username = TextField()
     password = StringField()
 
 
+@examples(request={"current_password": "a long secret", "new_password": "a longer secret"})
 class PasswordSerializer(serializers.Serializer):
     current_password = StringField()
     new_password = StringField(max_length=LONGEST_PASSWORD)
 
 
+@examples(
+    response={
+        "user": {"username": "alice", "email": "alice@example.com"},
+        "token": "8f5cb06d2a1e4c8f9be1f0a3d5c7e9b2486a0c2e4f6183a5c7d9ebfd10325476",
+        "expiry": "2026-11-24T08:59:26.655107Z",
+    }
+)
 class SessionSerializer(serializers.Serializer):
     user = UserSerializer()
     token = serializers.CharField()

@@ -2,8 +2,10 @@ from rest_framework import serializers
 
 from accounts.serializers import UsernameField
 from blocking.models import Block
+from config.schema import examples
 
 
+@examples(request={"blocked": "bob"}, response={"blocked": "bob", "created": "2026-11-23T22:59:29.000318Z"})
 class BlockSerializer(serializers.ModelSerializer):
     blocked = UsernameField()
 

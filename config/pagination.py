@@ -82,15 +82,15 @@ class PagePagination(pagination.BasePagination):
         )
 
     def get_paginated_response_schema(self, schema):
-        link = {"type": "string", "format": "uri", "nullable": True}
+        link = {"type": "string", "format": "uri", "nullable": True, "example": None}
         return {
             "type": "object",
             "required": ["count", "next", "previous", "results"],
             "properties": {
-                "count": {"type": "integer", "minimum": 0},
+                "count": {"type": "integer", "minimum": 0, "example": 1},
                 "next": link,
                 "previous": link,
-                "results": {**schema, "maxItems": LARGEST_PAGE_SIZE},
+                "results": schema,
             },
             "additionalProperties": False,
         }

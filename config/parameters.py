@@ -6,6 +6,8 @@ class StrictParametersMixin:
 
     def initial(self, request, *args, **kwargs):
         super().initial(request, *args, **kwargs)
+        if not hasattr(self, request.method.lower()):
+            return  # a 405 follows
         known = self.known_parameters() if request.method in ("GET", "HEAD") else ()
         wrong = {}
         for name, values in request.query_params.lists():

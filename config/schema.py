@@ -1,7 +1,10 @@
 """The description of the API: what all operations have in common, so that a view describes only what is its own."""
 
+from collections.abc import Callable
+
 from drf_spectacular.extensions import OpenApiSerializerFieldExtension
 from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
 
 TAGS = {"accounts": "accounts", "messageservice": "messages", "blocking": "blocking", "config": "service"}
 
@@ -45,6 +48,16 @@ REQUEST_ID = {
         "description": "The id of this request on every line of the logs",
     }
 }
+
+
+def examples(*, request: dict | None = None, response: dict | None = None) -> Callable[[type], type]:
+    """A decorator that shows a serializer's request and response by example."""
+    shown = []
+    if request is not None:
+        shown.append(OpenApiExample("request", value=request, request_only=True))
+    if response is not None:
+        shown.append(OpenApiExample("response", value=response, response_only=True))
+    return extend_schema_serializer(examples=shown)
 
 
 def add_error_shapes(result: dict, **kwargs: object) -> dict:

@@ -1,12 +1,24 @@
 from rest_framework import serializers
 
 from accounts.serializers import UsernameField
+from config.schema import examples
 from config.serializers import TextField
 from messageservice.models import Conversation, Message
 
 LONGEST_CONTENT = 10_000  # characters
 
 
+MESSAGE_EXAMPLE = {
+    "id": 1,
+    "sender": "alice",
+    "receiver": "bob",
+    "content": "Hello, bob 👋",
+    "created": "2026-11-23T22:59:28.310552Z",
+    "read": None,
+}
+
+
+@examples(request={"receiver": "bob", "content": "Hello, bob 👋"}, response=MESSAGE_EXAMPLE)
 class MessageSerializer(serializers.ModelSerializer):
     sender = UsernameField(read_only=True)
     receiver = UsernameField()
@@ -18,6 +30,7 @@ class MessageSerializer(serializers.ModelSerializer):
         read_only_fields = ["created", "read"]
 
 
+@examples(response={"user": "bob", "last_message": MESSAGE_EXAMPLE, "unread": 0})
 class ConversationSerializer(serializers.ModelSerializer):
     user = UsernameField(source="partner", read_only=True)
     last_message = MessageSerializer(read_only=True)
@@ -28,6 +41,7 @@ class ConversationSerializer(serializers.ModelSerializer):
         read_only_fields = ["unread"]
 
 
+@examples(request={"up_to": 1}, response={"user": "bob", "unread": 0})
 class ReadSerializer(serializers.Serializer):
     """Up to which message a conversation is read, and what is left in it."""
 
