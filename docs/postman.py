@@ -38,8 +38,8 @@ pm.sendRequest({
   header: {"Content-Type": "application/json"},
   body: {mode: "raw", raw: JSON.stringify({username: "bob-" + run, password: "another secret"})},
 });"""
-STORE_TOKEN = 'pm.collectionVariables.set("token", pm.response.json().token);'
-STORE_MESSAGE = 'pm.collectionVariables.set("message", pm.response.json().id);'
+KEEP_SESSION = 'pm.collectionVariables.set("token", pm.response.json().token);'
+KEEP_MESSAGE = 'pm.collectionVariables.set("message", pm.response.json().id);'
 LOG_IN_ANEW = """\
 pm.sendRequest({
   url: pm.variables.get("baseUrl") + "/api/auth/login",
@@ -47,7 +47,7 @@ pm.sendRequest({
   header: {"Content-Type": "application/json"},
   body: {mode: "raw", raw: JSON.stringify({username: pm.collectionVariables.get("user"), password: "a longer secret"})},
 }, (error, response) => pm.collectionVariables.set("token", response.json().token));"""
-AFTER = {"register": STORE_TOKEN, "log_in": STORE_TOKEN, "send_message": STORE_MESSAGE}
+AFTER = {"register": KEEP_SESSION, "log_in": KEEP_SESSION, "send_message": KEEP_MESSAGE}
 BEFORE = {"register": NEW_NAMES, "log_out_everywhere": LOG_IN_ANEW}
 
 
