@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := dev/bin
 
-.PHONY: help serve test lint postman
+.PHONY: help serve test lint postman screenshot
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
@@ -19,6 +19,12 @@ lint: dev/installed-for-tests  ## style, import order of the layers, migrations
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py makemigrations --check --dry-run
 
+postman: dev/installed  ## make the Postman collection in docs/ from the API's description
+	@$(BIN)/python manage.py spectacular --format openapi-json | $(BIN)/python docs/postman.py > docs/postman_collection.json
+
+screenshot: dev/installed-for-tests  ## take the README's picture of the docs page anew; needs chromium
+	@DOCS_PICTURE=docs/docs-page.png $(BIN)/python manage.py test config.test_docs --noinput
+
 dev/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo 'Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 …' >&2; exit 1; }
@@ -32,6 +38,3 @@ dev/installed: requirements.txt
 dev/installed-for-tests: dev/installed requirements-dev.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
-
-postman: dev/installed  ## make the Postman collection in docs/ from the API's description
-	@$(BIN)/python manage.py spectacular --format openapi-json | $(BIN)/python docs/postman.py > docs/postman_collection.json

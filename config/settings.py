@@ -69,6 +69,7 @@ TEST_RUNNER = "config.testing.TestRunner"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "config" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -87,7 +88,8 @@ TIME_ZONE = "UTC"
 USE_I18N = False
 
 STATIC_URL = "/static/"
-WHITENOISE_USE_FINDERS = True  # the admin's files come from its package, without a collectstatic
+STATICFILES_DIRS = [BASE_DIR / "config" / "static"]
+WHITENOISE_USE_FINDERS = True  # files come from where their packages keep them, without a collectstatic
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 
 PASSWORD_HASHERS = ["accounts.hashers.OwaspArgon2Hasher"]
@@ -129,6 +131,7 @@ SPECTACULAR_SETTINGS = {
     "SERVERS": [{"url": "/", "description": "This service"}],
     "POSTPROCESSING_HOOKS": ["config.schema.add_error_shapes"],
     "COMPONENT_SPLIT_REQUEST": True,
+    "SORT_OPERATIONS": False,  # as in the urls: register comes before log-out, sending before reading
     "TAGS": [
         {"name": "accounts", "description": "Register, log in and out, and one's own account"},
         {"name": "messages", "description": "Send and read messages"},

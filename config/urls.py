@@ -12,6 +12,7 @@ urlpatterns = [
     path("api/", include("messageservice.urls")),
     path("api/", include("blocking.urls")),
     path("api/schema", views.SchemaView.as_view(), name="schema"),
+    path("api/docs", views.DocsView.as_view(), name="docs"),
     path("healthz", views.HealthView.as_view(), name="healthz"),
     path("readyz", views.ReadinessView.as_view(), name="readyz"),
     path("admin", RedirectView.as_view(pattern_name="admin:index")),

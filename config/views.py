@@ -4,6 +4,8 @@ from functools import cache
 from typing import Any
 
 from django.db import connection
+from django.http import HttpResponse
+from django.template.loader import render_to_string
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.utils import extend_schema
 from rest_framework import exceptions
@@ -47,6 +49,19 @@ class SchemaView(StrictParametersMixin, OpenView):
     @extend_schema(exclude=True)
     def get(self, request):
         return Response(description())
+
+
+class DocsView(StrictParametersMixin, OpenView):
+    """The page alone is HTML; what is refused is JSON, as everywhere."""
+
+    POLICY = (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+    @extend_schema(exclude=True)
+    def get(self, request):
+        return HttpResponse(render_to_string("docs.html"), headers={"Content-Security-Policy": self.POLICY})
 
 
 @extend_schema(exclude=True)

@@ -1,0 +1,223 @@
+"""The docs page, over HTTP and in a browser."""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+import unittest
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from django.contrib.staticfiles import finders
+
+from config.testing import ApiTestCase, ConcurrentTestCase, running_service
+
+try:
+    from selenium import webdriver
+    from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+    from selenium.webdriver.chrome.service import Service as Driver
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.remote.webelement import WebElement
+    from selenium.webdriver.support.wait import WebDriverWait
+except ImportError:  # what only serves has requirements.txt alone, and its `manage.py test` runs the rest
+    webdriver = None
+
+CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+CHROMIUM_FLAGS = (
+    "--headless",
+    "--no-sandbox",  # or it would not run as root
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PICTURE = os.environ.get("DOCS_PICTURE")  # where to keep a picture of the page; `make screenshot` sets it
+
+
+class DocsTests(ApiTestCase):
+    def test_answers_page_that_loads_only_from_service(self):
+        response = self.client.get("/api/docs", headers={"authorization": "Token bad"})
+
+        self.assertEqual(response.status_code, 200)
+        self.assertEqual(response["Content-Type"], "text/html; charset=utf-8")
+        self.assertEqual(response["Cache-Control"], "no-store")
+        self.assertEqual(
+            response["Content-Security-Policy"],
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        )
+
+    def test_names_no_address_elsewhere(self):
+        page = self.client.get("/api/docs").text
+        for file in ("docs/page.js", "docs/page.css"):
+            page += Path(finders.find(file)).read_text()
+
+        self.assertIn("SwaggerUIBundle", page)
+        self.assertNotRegex(page, "https?://|[\"'(]//")
+
+    def test_serves_the_files_it_names(self):
+        page = self.client.get("/api/docs").text
+        files = re.findall('(?:src|href)="(/static/[^"]+)"', page)
+
+        self.assertEqual(len(files), 5)
+        for file in files:
+            with self.subTest(file):
+                self.assertEqual(self.client.get(file).status_code, 200)
+
+    def test_refuses_in_json(self):
+        unknown = self.client.get("/api/docs?page=1")
+        wrong_method = self.client.post("/api/docs")
+
+        self.assertEqual((unknown.status_code, unknown.json()), (400, {"page": ["There is no such parameter here."]}))
+        self.assertEqual((wrong_method.status_code, wrong_method.json()), (405, {"detail": 'Method "POST" not allowed.'}))
+
+
+@contextmanager
+def running_browser() -> Iterator["webdriver.Chrome"]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        for flag in (*CHROMIUM_FLAGS, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        browser = webdriver.Chrome(options, Driver(CHROMEDRIVER))  # named, or selenium would go and download one
+        try:
+            yield browser
+        finally:
+            browser.quit()
+
+
+@unittest.skipUnless(
+    webdriver and CHROMIUM and CHROMEDRIVER, "chromium, chromedriver or selenium (requirements-dev.txt) is not installed"
+)
+class DocsInBrowserTests(ConcurrentTestCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        folder = cls.enterClassContext(tempfile.TemporaryDirectory())
+        cls.service = cls.enterClassContext(running_service(Path(folder)))
+        cls.browser = cls.enterClassContext(running_browser())
+
+    def setUp(self):
+        super().setUp()
+        self.resize(1280, 900)
+        # To an address that differs only after the #, which the links of the page write, the browser would not load anew.
+        self.browser.get("about:blank")
+        self.browser.get(f"{self.service.url}/api/docs")
+        self.wait_for(lambda: self.find(".opblock"))
+        self.addCleanup(self.complaints)  # those of one test are not the next one's
+
+    def resize(self, width: int, height: int) -> None:
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    def find(self, selector: str) -> "WebElement":
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def wait_for(self, question: Callable[[], Any]) -> Any:
+        """What `question` returns, once that is true."""
+        not_yet = (NoSuchElementException, StaleElementReferenceException)
+        return WebDriverWait(self.browser, 30, ignored_exceptions=not_yet).until(lambda _: question())
+
+    def call(self, operation: str, status: int, body: Any = None) -> Any:
+        """Try an operation out as a reader does, and read from the page its answer with that status."""
+        block = f".opblock[id$='-{operation}']"
+        if "is-open" not in self.find(block).get_attribute("class"):
+            self.find(f"{block} .opblock-summary-control").click()
+        if body is not None:
+            text = self.wait_for(lambda: self.find(f"{block} textarea"))
+            text.send_keys(Keys.CONTROL, "a")
+            text.send_keys(json.dumps(body, indent=2))
+        self.wait_for(lambda: self.find(f"{block} .execute")).click()
+        answer = f"{block} .live-responses-table .response"
+        self.wait_for(lambda: self.find(f"{answer} .response-col_status").text.startswith(str(status)))
+        if status == 204:
+            return None
+        return json.loads(self.find(f"{answer} .response-col_description code").text)
+
+    def reader(self) -> str:
+        return self.find("#reader").text
+
+    def complaints(self) -> list[dict[str, Any]]:
+        """What the browser's log has got since it was last asked: errors, and violations of the page's policy."""
+        return self.browser.get_log("browser")
+
+    def test_shows_every_call(self):
+        _, description = self.service.request("GET", "/api/schema")
+        described = {(method.upper(), path) for path, operations in description["paths"].items() for method in operations}
+
+        shown = {
+            tuple(block.find_element(By.CSS_SELECTOR, f".opblock-summary-{part}").text for part in ("method", "path"))
+            for block in self.browser.find_elements(By.CSS_SELECTOR, ".opblock")
+        }
+
+        self.assertEqual({(method, path.replace("\u200b", "")) for method, path in shown}, described)
+        self.assertEqual(self.complaints(), [])
+
+    def test_loads_nothing_from_elsewhere(self):
+        script = "return performance.getEntriesByType('resource').map(resource => resource.name)"
+        loaded = self.browser.execute_script(script)
+        links = {link.get_attribute("href") for link in self.browser.find_elements(By.CSS_SELECTOR, "a[href]")}
+
+        self.assertIn(f"{self.service.url}/api/schema", loaded)
+        self.assertEqual([url for url in (*loaded, *links) if not url.startswith((self.service.url, "data:"))], [])
+
+    def test_policy_stops_inline_script(self):
+        self.assertEqual(self.complaints(), [])
+
+        self.browser.execute_script(
+            "document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.ran = true'}))"
+        )
+
+        self.assertIsNone(self.browser.execute_script("return window.ran"))
+        self.assertIn("Content Security Policy", self.complaints()[0]["message"])
+
+    def test_authorizes_who_registers_until_they_log_out(self):
+        self.assertEqual(self.reader(), "")
+
+        self.browser.find_element(By.LINK_TEXT, "Register").click()
+        session = self.call("register", 201, {"username": "dora", "password": "a long secret"})
+        self.assertEqual(session["user"], {"username": "dora", "email": ""})
+        self.assertEqual(self.reader(), "Authorized as dora")
+        self.assertEqual(self.call("show_account", 200), session["user"])
+
+        self.browser.find_element(By.LINK_TEXT, "Send a message").click()
+        message = self.call("send_message", 201, {"receiver": "bob", "content": "Hello, bob!"})
+        self.assertEqual((message["sender"], message["receiver"], message["content"]), ("dora", "bob", "Hello, bob!"))
+        if PICTURE:
+            self.take_picture("send_message")
+
+        self.call("log_out", 204)
+        self.assertEqual(self.reader(), "")
+        self.assertEqual(self.complaints(), [])
+        self.call("show_account", 401)
+
+    def test_authorizes_who_logs_in_until_the_token_is_dead(self):
+        session = self.call("log_in", 200, {"username": "alice", "password": "a long secret"})
+        self.assertEqual(self.reader(), "Authorized as alice")
+
+        self.service.request("POST", "/api/auth/logoutall", token=session["token"])
+        self.call("show_account", 401)
+
+        self.assertEqual(self.reader(), "")
+
+    def test_fits_a_phone(self):
+        self.resize(390, 844)
+
+        self.call("log_in", 200, {"username": "alice", "password": "a long secret"})
+        self.call("list_messages", 200)
+
+        self.assertEqual(self.browser.execute_script("return document.documentElement.scrollWidth"), 390)
+
+    def take_picture(self, operation: str) -> None:
+        self.resize(1280, 940)
+        body = self.find(f".opblock[id$='-{operation}'] .opblock-section-request-body")
+        self.browser.execute_script("arguments[0].scrollIntoView()", body)
+        self.browser.save_screenshot(PICTURE)
