@@ -47,7 +47,8 @@ def client_network() -> str:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return address
-    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else address
+    parsed = getattr(parsed, "ipv4_mapped", None) or parsed  # as a socket for both versions writes the address of IPv4
+    return str(ipaddress.ip_network((parsed, 64), strict=False) if parsed.version == 6 else parsed)
 
 
 class Tries:
@@ -85,7 +86,7 @@ class Tries:
                 yield tally.ends
 
     def _refuse(self, tallies: dict[str, Tally], now: datetime) -> None:
-        running = {key: tally for key, tally in tallies.items() if tally.ends > now}
+        running = {key: tally for key, tally in tallies.items() if tally.count and tally.ends > now}  # 0 where made just now
         ends = max(self.closed_until(running), default=None)
         if ends:
             raise LimitReached(ends=ends, now=now)
@@ -100,7 +101,8 @@ class LoginTries(Tries):
 
     def __init__(self, username: str) -> None:
         address = client_network()
-        self.pair = counter(settings.LIMIT_LOGIN, "log-in", username, address)
+        # The limit of the name alone needs to know as well who failed for it.
+        self.pair = counter(settings.LIMIT_LOGIN or settings.LIMIT_LOGIN_NAME, "log-in", username, address)
         self.name = counter(settings.LIMIT_LOGIN_NAME, "log-in to", username)
         super().__init__(self.pair, self.name, counter(settings.LIMIT_LOGIN_ADDRESS, "log-in from", address))
 
@@ -112,7 +114,7 @@ class LoginTries(Tries):
                 continue
             if counter != self.name:
                 yield tally.ends
-            elif self.pair and self.pair.key in tallies:
+            elif self.pair.key in tallies:
                 yield min(tally.ends, tallies[self.pair.key].ends)
 
 

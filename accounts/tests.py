@@ -1,7 +1,9 @@
 import json
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import pairwise
 from operator import itemgetter
+from threading import Event
 from unittest.mock import ANY, patch
 from urllib.parse import urlencode
 
@@ -507,6 +509,357 @@ class LogoutTests(ApiTestCase):
         self.assertEqual(response.status_code, 405)
         self.assertEqual(response.json(), {"detail": 'Method "GET" not allowed.'})
         self.assertEqual(client.get("/api/message").status_code, 200)
+
+
+class LogoutAllTests(ApiTestCase):
+    def test_kills_every_token_of_the_user_and_no_other(self):
+        alices = [self.as_user(self.alice) for _ in range(3)]
+        bob = self.as_user(self.bob)
+
+        response = alices[1].post("/api/auth/logoutall")
+
+        self.assertEqual(response.status_code, 204)
+        self.assertEqual(response.content, b"")
+        self.assertEqual([c.get("/api/message").status_code for c in (*alices, bob)], [401, 401, 401, 200])
+        self.assertEqual(self.events(), [("Logout All", "alice", "-")])
+
+    def test_lets_the_user_log_in_again(self):
+        self.as_user(self.alice).post("/api/auth/logoutall")
+
+        response = self.client.post("/api/auth/login", {"username": "alice", "password": PASSWORD})
+
+        self.assertEqual(response.status_code, 200)
+        self.assertEqual(with_token(response.json()["token"]).get("/api/message").status_code, 200)
+
+    def test_refuses_without_a_token(self):
+        client = self.as_user(self.alice)
+
+        response = self.client.post("/api/auth/logoutall")
+
+        self.assertEqual(response.status_code, 401)
+        self.assertEqual(response.headers["WWW-Authenticate"], "Token")
+        self.assertEqual(response.json(), {"detail": "Authentication credentials were not provided."})
+        self.assertEqual(client.get("/api/message").status_code, 200)
+        self.assertEqual(self.events(), [])
+
+    def test_refuses_the_same_token_again(self):
+        client = self.as_user(self.alice)
+        client.post("/api/auth/logoutall")
+
+        response = client.post("/api/auth/logoutall")
+
+        self.assertEqual(response.status_code, 401)
+        self.assertEqual(response.json(), {"detail": "Invalid token."})
+
+    def test_refuses_a_url_parameter(self):
+        client = self.as_user(self.alice)
+
+        response = client.post("/api/auth/logoutall?user=alice")
+
+        self.assertEqual(response.status_code, 400)
+        self.assertEqual(response.json(), {"user": ["There is no such parameter here."]})
+        self.assertEqual(client.get("/api/message").status_code, 200)
+
+    def test_answers_post_alone(self):
+        client = self.as_user(self.alice)
+        for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE"):
+            with self.subTest(method):
+                response = client.generic(method, "/api/auth/logoutall")
+
+                self.assertEqual(response.status_code, 405)
+        self.assertEqual(client.get("/api/message").status_code, 200)
+        self.assertEqual(self.events(), [])
+
+
+class UserTests(ApiTestCase):
+    def test_answers_with_the_user_of_the_token(self):
+        User.objects.filter(username="bob").update(email="bob@example.org", first_name="Bob", is_staff=True)
+        for user, email in ((self.alice, ""), (self.bob, "bob@example.org")):
+            with self.subTest(user):
+                response = self.as_user(user).get("/api/auth/user")
+
+                self.assertEqual(response.status_code, 200)
+                self.assertEqual(response.json(), {"username": user.username, "email": email})
+
+    def test_asks_for_the_token_and_changes_nothing(self):
+        client = self.as_user(self.alice)
+
+        with self.assertNumQueries(1) as queries:
+            client.get("/api/auth/user")
+
+        self.assertRegex(queries[0]["sql"], "^SELECT ")
+        self.assertEqual(self.events(), [])
+
+    def test_refuses_without_a_token(self):
+        response = self.client.get("/api/auth/user")
+
+        self.assertEqual(response.status_code, 401)
+        self.assertEqual(response.headers["WWW-Authenticate"], "Token")
+        self.assertEqual(response.json(), {"detail": "Authentication credentials were not provided."})
+
+    def test_refuses_a_url_parameter(self):
+        response = self.as_user(self.alice).get("/api/auth/user?username=bob")
+
+        self.assertEqual(response.status_code, 400)
+        self.assertEqual(response.json(), {"username": ["There is no such parameter here."]})
+
+    def test_answers_get_alone(self):
+        client = self.as_user(self.alice)
+        for method in ("POST", "PUT", "PATCH", "DELETE"):
+            with self.subTest(method):
+                response = client.generic(method, "/api/auth/user", '{"email": "eve@example.org"}', "application/json")
+
+                self.assertEqual(response.status_code, 405)
+                self.assertEqual(response.json(), {"detail": f'Method "{method}" not allowed.'})
+        self.assertEqual(User.objects.get(username="alice").email, "")
+
+
+class PasswordTests(ApiTestCase):
+    new = "another long secret"
+
+    def setUp(self):
+        super().setUp()
+        self.alices_client, self.other = self.as_user(self.alice), self.as_user(self.alice)
+
+    def change(self, **fields):
+        fields = {"current_password": PASSWORD, "new_password": self.new, **fields}
+        return self.alices_client.post("/api/auth/password", fields)
+
+    def log_in(self, password):
+        return self.client.post("/api/auth/login", {"username": "alice", "password": password})
+
+    def assert_refused(self, response, errors):
+        self.assertEqual(response.status_code, 400)
+        self.assertEqual(response.json(), errors)
+        self.assert_unchanged()
+
+    def assert_unchanged(self):
+        self.assertEqual(User.objects.get(username="alice").password, self.alice.password)
+        self.assertEqual([c.get("/api/message").status_code for c in (self.alices_client, self.other)], [200, 200])
+        self.assertEqual(self.events(), [])
+
+    def test_sets_the_password(self):
+        response = self.change()
+
+        self.assertEqual(response.status_code, 204)
+        self.assertEqual(response.content, b"")
+        self.assertEqual(self.events(), [("Change Password", "alice", "-")])
+        self.assertEqual(self.log_in(self.new).status_code, 200)
+        self.assertEqual(self.log_in(PASSWORD).json(), INCORRECT)
+
+    def test_kills_every_other_token_of_the_user(self):
+        bob = self.as_user(self.bob)
+
+        self.change()
+
+        clients = (self.alices_client, self.other, bob)
+        self.assertEqual([client.get("/api/message").status_code for client in clients], [200, 401, 200])
+
+    def test_changes_no_other_user(self):
+        self.change()
+
+        self.assertEqual(User.objects.get(username="bob").password, self.bob.password)
+
+    def test_stores_the_password_hashed_with_argon2id(self):
+        self.change()
+
+        self.assertRegex(User.objects.get(username="alice").password, r"^argon2\$argon2id\$v=19\$m=19456,t=2,p=1\$")
+
+    def test_can_be_repeated(self):
+        responses = [self.change(), self.change(current_password=self.new, new_password="a third long secret")]
+
+        self.assertEqual([response.status_code for response in responses], [204, 204])
+        self.assertEqual(self.log_in("a third long secret").status_code, 200)
+
+    def test_takes_white_space_as_typed(self):
+        spaced = " \tspaced secret \n"
+
+        response = self.change(new_password=spaced)
+
+        self.assertEqual(response.status_code, 204)
+        self.assertEqual(self.log_in("spaced secret").json(), INCORRECT)
+        self.assertEqual(self.log_in(spaced).status_code, 200)
+        self.assertEqual(self.change(current_password=spaced.strip()).status_code, 400)
+        self.assertEqual(self.change(current_password=spaced, new_password=" " * 12).status_code, 204)
+
+    def test_takes_a_password_of_1024_characters_whole(self):
+        longest = "long 🐢 " * 146 + "ab"
+
+        response = self.change(new_password=longest)
+
+        self.assertEqual(response.status_code, 204)
+        self.assertEqual(self.log_in(longest).status_code, 200)
+        self.assertEqual(self.log_in(longest[:-1]).json(), INCORRECT)
+
+    def test_refuses_a_wrong_current_password(self):
+        for password in ("another secret", self.new, PASSWORD.upper(), f" {PASSWORD}", f"{PASSWORD} ", " ", "x" * 900_000):
+            with self.subTest(password[:30]):
+                response = self.change(current_password=password)
+
+                self.assert_refused(response, {"current_password": ["This is not your current password."]})
+
+    def test_refuses_the_current_password_of_another_user(self):
+        self.bob.set_password("the secret of bob")
+        self.bob.save()
+
+        response = self.change(current_password="the secret of bob")
+
+        self.assert_refused(response, {"current_password": ["This is not your current password."]})
+
+    def test_refuses_a_missing_or_blank_field(self):
+        good = {"current_password": PASSWORD, "new_password": self.new}
+        for field in good:
+            for fields, errors in (({}, MISSING), ({field: ""}, BLANK), ({field: None}, NULL)):
+                with self.subTest(field, fields=fields):
+                    rest = {name: value for name, value in good.items() if name != field}
+
+                    response = self.alices_client.post("/api/auth/password", {**rest, **fields})
+
+                    self.assert_refused(response, {field: errors})
+
+    def test_names_every_wrong_field_at_once(self):
+        response = self.alices_client.post("/api/auth/password")
+
+        self.assert_refused(response, {"current_password": MISSING, "new_password": MISSING})
+
+    def test_refuses_what_is_no_text(self):
+        good = {"current_password": f'"{PASSWORD}"', "new_password": f'"{self.new}"'}
+        for field in good:
+            for value in NOT_TEXT:
+                with self.subTest(field, value=value):
+                    body = ", ".join(f'"{name}": {text}' for name, text in {**good, field: value}.items())
+
+                    response = self.alices_client.post("/api/auth/password", f"{{{body}}}", content_type="application/json")
+
+                    self.assert_refused(response, {field: NO_STRING})
+
+    def test_refuses_nul_and_lone_surrogates(self):
+        for field in ("current_password", "new_password"):
+            for character in ("\x00", "\ud800", "\udc00"):
+                with self.subTest(field, character=character):
+                    body = {"current_password": PASSWORD, "new_password": self.new, field: PASSWORD + character}
+
+                    response = self.alices_client.post(
+                        "/api/auth/password", json.dumps(body), content_type="application/json"
+                    )
+
+                    self.assert_refused(response, {field: ANY})
+
+    def test_refuses_a_weak_password(self):
+        weak = {
+            "x7k2!qw": "This password is too short. It must contain at least 8 characters.",
+            "password1": "This password is too common.",
+            "8203719465281": "This password is entirely numeric.",
+            "Alice-99": "The password is too similar to the username.",
+        }
+        for password, error in weak.items():
+            with self.subTest(password):
+                response = self.change(new_password=password)
+
+                self.assert_refused(response, {"new_password": [error]})
+
+    def test_refuses_a_password_that_is_too_long(self):
+        for length in (1025, 900_000):
+            with self.subTest(length):
+                response = self.change(new_password="x" * length)
+
+                self.assert_refused(response, {"new_password": ["Ensure this field has no more than 1024 characters."]})
+
+    def test_does_not_say_whether_a_new_password_is_weak_before_the_current_one_is_right(self):
+        response = self.change(current_password="another secret", new_password="password1")
+
+        self.assert_refused(response, {"current_password": ["This is not your current password."]})
+
+    def test_refuses_without_a_token(self):
+        response = self.client.post("/api/auth/password", {"current_password": PASSWORD, "new_password": self.new})
+
+        self.assertEqual(response.status_code, 401)
+        self.assertEqual(response.headers["WWW-Authenticate"], "Token")
+        self.assertEqual(response.json(), {"detail": "Authentication credentials were not provided."})
+        self.assert_unchanged()
+
+    def test_refuses_a_url_parameter(self):
+        fields = {"current_password": PASSWORD, "new_password": self.new}
+
+        response = self.alices_client.post("/api/auth/password?user=alice", fields)
+
+        self.assert_refused(response, {"user": ["There is no such parameter here."]})
+
+    def test_answers_post_alone(self):
+        for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE"):
+            with self.subTest(method):
+                response = self.alices_client.generic(method, "/api/auth/password")
+
+                self.assertEqual(response.status_code, 405)
+        self.assert_unchanged()
+
+    def test_logs_no_password(self):
+        self.change(current_password="a wrong secret")
+        self.change()
+
+        logs = "".join(str(self.log_lines(name)) for name in LOGS)
+        self.assertEqual((len(self.log_lines("requests")), len(self.log_lines("activity"))), (2, 1))
+        for secret in (PASSWORD, self.new, "a wrong secret"):
+            self.assertNotIn(secret, logs)
+
+
+class PasswordAtOnceTests(ConcurrentTestCase):
+    def change(self, client, current, new):
+        return client.post("/api/auth/password", {"current_password": current, "new_password": new}).status_code
+
+    def log_in(self, password):
+        return APIClient().post("/api/auth/login", {"username": "alice", "password": password}).status_code
+
+    def test_one_of_two_sets_the_password_and_keeps_its_token(self):
+        clients, passwords = [self.as_user(self.alice) for _ in range(2)], ["a first long secret", "a second long secret"]
+
+        statuses = self.at_once(
+            *[partial(self.change, *each) for each in zip(clients, [PASSWORD] * 2, passwords, strict=True)]
+        )
+
+        winner = statuses.index(204)
+        self.assertIn(statuses[1 - winner], (400, 401))  # its token may be dead before it is read
+        self.assertEqual(self.log_in(passwords[winner]), 200)
+        self.assertEqual([self.log_in(password) for password in (passwords[1 - winner], PASSWORD)], [400, 400])
+        self.assertEqual(clients[winner].get("/api/message").status_code, 200)
+        self.assertEqual(clients[1 - winner].get("/api/message").status_code, 401)
+        self.assertEqual(
+            [event for event in self.events() if event[0] == "Change Password"], [("Change Password", "alice", "-")]
+        )
+
+    def test_a_change_waits_for_the_log_in_that_it_would_overtake(self):
+        client, opening, changed = self.as_user(self.alice), Event(), Event()
+
+        def open_slowly(user):
+            opening.set()
+            changed.wait(0.5)  # in vain: the old password was found right, and holds until the token is there
+            return issue_token(user)
+
+        def change():
+            opening.wait()
+            try:
+                return self.change(client, PASSWORD, "a new long secret")
+            finally:
+                changed.set()
+
+        with patch("accounts.actions.issue_token", open_slowly):
+            statuses = self.at_once(change, partial(self.log_in, PASSWORD))
+
+        self.assertEqual(statuses, [204, 200])
+        self.assertEqual(self.alice.auth_token_set.count(), 1)
+        self.assertEqual(client.get("/api/message").status_code, 200)
+
+    @override_settings(LIMIT_LOGIN=None, LIMIT_LOGIN_NAME=None)
+    def test_no_token_made_with_the_old_password_outlives_the_change(self):
+        client, passwords = self.as_user(self.alice), [PASSWORD, *(f"long secret {number}" for number in range(5))]
+        for old, new in pairwise(passwords):
+            with self.subTest(new):
+                changed, *logged_in = self.at_once(partial(self.change, client, old, new), *[partial(self.log_in, old)] * 6)
+
+                self.assertEqual(changed, 204)
+                self.assertLessEqual(set(logged_in), {200, 400})
+                self.assertEqual(self.alice.auth_token_set.count(), 1)
+                self.assertEqual(client.get("/api/message").status_code, 200)
 
 
 class AuthorizationTests(ApiTestCase):

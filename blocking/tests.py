@@ -1,5 +1,8 @@
 from functools import partial
 from threading import Event
+from urllib.parse import quote
+
+from django.contrib.auth.models import User
 
 from blocking.models import Block
 from config.testing import ApiTestCase, ConcurrentTestCase
@@ -151,6 +154,243 @@ class BlockAtOnceTests(ConcurrentTestCase):
         statuses = self.at_once(block, *[partial(write_until_after_the_answer, client) for client in clients])
 
         self.assertEqual(statuses, [201] + [403] * 4)
+
+
+class BlockListTests(ApiTestCase):
+    def setUp(self):
+        super().setUp()
+        self.alices_client = self.as_user(self.alice)
+
+    def block(self, *blocked, by=None):
+        """What the list shows of the blocks."""
+        blocks = [Block.objects.create(blocker=by or self.alice, blocked=user) for user in blocked]
+        return [{"blocked": block.blocked.username, "created": f"{block.created:%Y-%m-%dT%H:%M:%S.%fZ}"} for block in blocks]
+
+    def users(self, number):
+        return [User.objects.create(username=f"user-{position}") for position in range(number)]
+
+    def test_lists_the_newest_first(self):
+        bob, carol = self.block(self.bob, self.carol)
+
+        response = self.alices_client.get("/api/block")
+
+        self.assertEqual(response.status_code, 200)
+        self.assertEqual(response.json(), {"count": 2, "next": None, "previous": None, "results": [carol, bob]})
+        self.assertEqual(self.events(), [])
+
+    def test_is_a_page_with_nothing_on_it_where_nobody_is_blocked(self):
+        response = self.alices_client.get("/api/block")
+
+        self.assertEqual(response.status_code, 200)
+        self.assertEqual(response.json(), {"count": 0, "next": None, "previous": None, "results": []})
+
+    def test_lists_only_ones_own(self):
+        self.block(self.alice, self.carol, by=self.bob)
+        own = self.block(self.bob)
+
+        response = self.alices_client.get("/api/block")
+
+        self.assertEqual(response.json(), {"count": 1, "next": None, "previous": None, "results": own})
+
+    def test_shows_what_was_answered_when_it_was_made(self):
+        made = self.alices_client.post("/api/block", {"blocked": "bob"}).json()
+
+        self.assertEqual(self.alices_client.get("/api/block").json()["results"], [made])
+
+    def test_comes_in_pages_that_link_to_each_other(self):
+        first, second, third = (f"http://testserver/api/block?{page}page_size=2" for page in ("", "page=2&", "page=3&"))
+        newest_first = self.block(*self.users(5))[::-1]
+        pages = {
+            first: (second, None, newest_first[:2]),
+            second: (third, first, newest_first[2:4]),
+            third: (None, second, newest_first[4:]),
+        }
+        for page, (following, previous, results) in pages.items():
+            with self.subTest(page):
+                response = self.alices_client.get(page)
+
+                self.assertEqual(response.status_code, 200)
+                self.assertEqual(response.json(), {"count": 5, "next": following, "previous": previous, "results": results})
+
+    def test_has_20_rows_a_page_unless_asked_otherwise(self):
+        newest_first = self.block(*self.users(21))[::-1]
+
+        first, both = self.alices_client.get("/api/block").json(), self.alices_client.get("/api/block?page_size=100").json()
+
+        self.assertEqual(first["results"], newest_first[:20])
+        self.assertEqual(first["next"], "http://testserver/api/block?page=2")
+        self.assertEqual(both, {"count": 21, "next": None, "previous": None, "results": newest_first})
+
+    def test_refuses_a_page_that_is_not_there(self):
+        self.block(self.bob)
+        for page in ("0", "-1", "x", "2", "1.0", "9" * 30):
+            with self.subTest(page):
+                response = self.alices_client.get(f"/api/block?page={page}")
+
+                self.assertEqual(response.status_code, 404)
+                self.assertEqual(response.json(), {"detail": "Invalid page."})
+
+    def test_refuses_a_wrong_url_parameter(self):
+        unknown, size = ["There is no such parameter here."], ["Must be a whole number from 1 to 100."]
+        wrong = {
+            "blocked=bob": {"blocked": unknown},
+            "before=5": {"before": unknown},
+            "Page=1": {"Page": unknown},
+            "page_size=0": {"page_size": size},
+            "page_size=101": {"page_size": size},
+            "page_size=x": {"page_size": size},
+            "page=": {"page": ["This parameter is empty."]},
+            "page=1&page=1": {"page": ["This parameter is given more than once."]},
+        }
+        for query, errors in wrong.items():
+            with self.subTest(query):
+                response = self.alices_client.get(f"/api/block?{query}")
+
+                self.assertEqual(response.status_code, 400)
+                self.assertEqual(response.json(), errors)
+
+    def test_costs_the_same_for_one_row_and_for_many(self):
+        for number, user in enumerate(self.users(3)):
+            self.block(user)
+            with self.subTest(number), self.assertNumQueries(3):  # the token, the count, the rows
+                self.alices_client.get("/api/block")
+
+    def test_refuses_without_a_token(self):
+        response = self.client.get("/api/block")
+
+        self.assertEqual(response.status_code, 401)
+        self.assertEqual(response.headers["WWW-Authenticate"], "Token")
+        self.assertEqual(response.json(), {"detail": "Authentication credentials were not provided."})
+
+
+class UnblockTests(ApiTestCase):
+    def setUp(self):
+        super().setUp()
+        self.block = Block.objects.create(blocker=self.alice, blocked=self.bob)
+        self.alices_client = self.as_user(self.alice)
+
+    def unblock(self, name, client=None):
+        return (client or self.alices_client).delete(f"/api/block/{name}")
+
+    def assert_not_found(self, response):
+        self.assertEqual(response.status_code, 404)
+        self.assertEqual(response.json(), {"detail": "Not found."})
+        self.assert_still_blocked()
+
+    def assert_still_blocked(self):
+        self.assertEqual(Block.objects.get(), self.block)
+        self.assertEqual(self.events(), [])
+
+    def test_lets_the_user_write_again(self):
+        response = self.unblock("bob")
+
+        self.assertEqual(response.status_code, 204)
+        self.assertEqual(response.content, b"")
+        self.assertFalse(Block.objects.exists())
+        self.assertEqual(self.events(), [("Unblock User", "alice", "bob")])
+        sent = self.as_user(self.bob).post("/api/message", {"receiver": "alice", "content": "hello"})
+        self.assertEqual(sent.status_code, 201)
+
+    def test_leaves_every_other_block_alone(self):
+        others = [
+            Block.objects.create(blocker=self.alice, blocked=self.carol),
+            Block.objects.create(blocker=self.bob, blocked=self.alice),
+            Block.objects.create(blocker=self.carol, blocked=self.bob),
+        ]
+
+        self.unblock("bob")
+
+        self.assertEqual(list(Block.objects.order_by("pk")), others)
+
+    def test_can_be_followed_by_a_new_block(self):
+        self.unblock("bob")
+
+        response = self.alices_client.post("/api/block", {"blocked": "bob"})
+
+        self.assertEqual(response.status_code, 201)
+        self.assertEqual(self.unblock("bob").status_code, 204)
+        self.assertEqual([event for event, _, _ in self.events()], ["Unblock User", "Block User", "Unblock User"])
+
+    def test_takes_every_allowed_character_in_a_name(self):
+        for name in ("@dave.the+brave-one_", "..d", "7", "d" * 150):
+            for path in (name, quote(name, safe="")):
+                with self.subTest(path):
+                    user, _ = User.objects.get_or_create(username=name)
+                    Block.objects.create(blocker=self.alice, blocked=user)
+
+                    response = self.unblock(path)
+
+                    self.assertEqual(response.status_code, 204)
+        self.assertEqual(Block.objects.get(), self.block)
+
+    def test_finds_nobody_who_is_not_blocked(self):
+        for name in ("carol", "alice", "nobody", "Bob", "BOB", "bob%20", "%20bob", "bob%0A", str(self.bob.pk), "b" * 5000):
+            with self.subTest(name[:20]):
+                response = self.unblock(name)
+
+                self.assert_not_found(response)
+
+    def test_finds_no_name_that_a_database_refuses(self):
+        for name in ("%00", "bob%00", "%ED%A0%80", "bob%ED%B0%80", "bob%FF", "%FF", "bob%2F", "bob/", "%", "bob%C2%AD"):
+            with self.subTest(name):
+                response = self.unblock(name)
+
+                self.assert_not_found(response)
+
+    def test_finds_no_block_of_somebody_else(self):
+        for user in (self.bob, self.carol):
+            with self.subTest(user):
+                response = self.unblock("bob", self.as_user(user))
+
+                self.assert_not_found(response)
+
+    def test_does_not_find_the_same_block_again(self):
+        self.unblock("bob")
+
+        response = self.unblock("bob")
+
+        self.assertEqual(response.status_code, 404)
+        self.assertEqual(response.json(), {"detail": "Not found."})
+        self.assertEqual(self.events(), [("Unblock User", "alice", "bob")])
+
+    def test_refuses_a_url_parameter(self):
+        response = self.unblock("bob?blocked=bob")
+
+        self.assertEqual(response.status_code, 400)
+        self.assertEqual(response.json(), {"blocked": ["There is no such parameter here."]})
+        self.assert_still_blocked()
+
+    def test_refuses_without_a_token(self):
+        response = self.unblock("bob", self.client)
+
+        self.assertEqual(response.status_code, 401)
+        self.assertEqual(response.headers["WWW-Authenticate"], "Token")
+        self.assertEqual(response.json(), {"detail": "Authentication credentials were not provided."})
+        self.assert_still_blocked()
+
+    def test_answers_delete_alone(self):
+        for method in ("GET", "POST", "PUT", "PATCH"):
+            with self.subTest(method):
+                response = self.alices_client.generic(method, "/api/block/bob")
+
+                self.assertEqual(response.status_code, 405)
+                self.assertEqual(response.json(), {"detail": f'Method "{method}" not allowed.'})
+        self.assert_still_blocked()
+
+
+class UnblockAtOnceTests(ConcurrentTestCase):
+    def test_one_of_many_lifts_the_block(self):
+        Block.objects.create(blocker=self.alice, blocked=self.bob)
+        clients = [self.as_user(self.alice) for _ in range(8)]
+
+        responses = self.at_once(*[partial(client.delete, "/api/block/bob") for client in clients])
+
+        self.assertEqual(sorted(response.status_code for response in responses), [204] + [404] * 7)
+        self.assertEqual(
+            [response.json() for response in responses if response.status_code == 404], [{"detail": "Not found."}] * 7
+        )
+        self.assertFalse(Block.objects.exists())
+        self.assertEqual(self.events(), [("Unblock User", "alice", "bob")])
 
 
 class BlockedSenderTests(ApiTestCase):

@@ -1,5 +1,6 @@
 """What happens to every request before and after its view."""
 
+import re
 import time
 from collections.abc import Callable
 
@@ -11,12 +12,15 @@ from config.errors import error_response
 from config.log import NOBODY, RequestContext, begin_request, record_request, request_id
 
 
+WITH_PORT = re.compile(r"^(?:\[([^]]*)\](?::\d+)?|([^:]*):\d+)$")  # as some proxies write an address
+
+
 def client_address(peer: str, forwarded_for: str) -> str:
     """The address of the client: the peer's, or the one that the first of TRUSTED_PROXIES proxies wrote down.
 
     Each proxy appends its own peer to X-Forwarded-For, so what stands further left was written by the client itself.
     """
-    chain = [address.strip() for address in forwarded_for.split(",") if address.strip()]
+    chain = [WITH_PORT.sub(r"\1\2", address.strip()) for address in forwarded_for.split(",") if address.strip()]
     chain.append(peer or NOBODY)
     return chain[max(0, len(chain) - 1 - settings.TRUSTED_PROXIES)]
 

@@ -1,0 +1,536 @@
+import json
+import random
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from unittest.mock import ANY, patch
+
+from django.contrib.auth.models import User
+from django.test import override_settings
+from rest_framework.test import APIClient
+
+from accounts.hashers import OwaspArgon2Hasher
+from accounts.models import Tally
+from accounts.tests import INCORRECT
+from config.environment import Limit
+from config.testing import PASSWORD, ApiTestCase, ConcurrentTestCase, running_service
+
+THREE_A_MINUTE = Limit(count=3, seconds=60)
+FIVE_AN_HOUR = Limit(count=5, seconds=3600)
+WRONG = "another secret"
+NOT_CURRENT = {"current_password": ["This is not your current password."]}
+
+
+def only(**limits):
+    """No limit but these."""
+    off = dict.fromkeys(("LIMIT_LOGIN", "LIMIT_LOGIN_ADDRESS", "LIMIT_LOGIN_NAME", "LIMIT_PASSWORD", "LIMIT_SIGNUP"))
+    return override_settings(**(off | limits))
+
+
+class LimitTestCase(ApiTestCase):
+    """The clock stands still, until a test lets time pass."""
+
+    def setUp(self):
+        super().setUp()
+        self.now = datetime(2030, 1, 1, tzinfo=UTC)
+        clock = patch("django.utils.timezone.now", lambda: self.now)
+        clock.start()
+        self.addCleanup(clock.stop)
+
+    def let_pass(self, seconds):
+        self.now += timedelta(seconds=seconds)
+
+    def log_in(self, username="alice", password=WRONG, **environ):
+        return self.client.post("/api/auth/login", {"username": username, "password": password}, **environ)
+
+    def sign_up(self, username, **environ):
+        return self.client.post("/api/auth/register", {"username": username, "password": PASSWORD}, **environ)
+
+    def assert_incorrect(self, response):
+        self.assertEqual((response.status_code, response.json()), (400, INCORRECT))
+
+    def assert_limited(self, response, *, seconds=60):
+        unit = "second" if seconds == 1 else "seconds"
+        self.assertEqual(response.status_code, 429, response.content)
+        self.assertEqual(response.json(), {"detail": f"Request was throttled. Expected available in {seconds} {unit}."})
+        self.assertEqual(response.headers["Retry-After"], str(seconds))
+
+    def assert_opens_after(self, seconds, attempt, status):
+        """The limit is reached, and lets the attempt in after the seconds that it says, not one before."""
+        self.assert_limited(attempt(), seconds=seconds)
+        self.let_pass(seconds - 1)
+        self.assert_limited(attempt(), seconds=1)
+        self.let_pass(1)
+        self.assertEqual(attempt().status_code, status)
+
+
+@only(LIMIT_LOGIN=THREE_A_MINUTE)
+class FailedLoginsForNameFromAddressTests(LimitTestCase):
+    def guess(self, times, **environ):
+        for _ in range(times):
+            self.assert_incorrect(self.log_in(**environ))
+
+    def test_close_the_name_to_the_address(self):
+        self.guess(3)
+
+        self.assert_limited(self.log_in())
+        self.assert_limited(self.log_in(password=PASSWORD))
+        self.assertFalse(self.alice.auth_token_set.exists())
+        self.assertEqual(self.events(), [("Invalid Login", "alice", "-")] * 3)
+
+    def test_do_so_for_as_long_as_the_answer_says(self):
+        for password, status in ((PASSWORD, 200), (WRONG, 400)):
+            with self.subTest(status):
+                self.guess(1)
+                self.let_pass(20.5)
+                self.guess(2)
+
+                self.assert_opens_after(40, partial(self.log_in, password=password), status)
+                self.let_pass(60)
+
+    def test_do_so_again_in_the_next_window(self):
+        self.guess(3)
+        self.let_pass(60)
+
+        self.guess(3)
+        self.assert_limited(self.log_in())
+
+    def test_are_forgotten_when_the_window_ends(self):
+        self.guess(2)
+        self.let_pass(60)
+
+        self.guess(3)
+
+    def test_are_not_counted_on_while_the_name_is_closed(self):
+        self.guess(3)
+        for _ in range(5):
+            self.let_pass(10)
+            self.log_in()
+
+        self.let_pass(10)
+        self.guess(3)
+
+    def test_leave_other_names_and_addresses_alone(self):
+        self.guess(3)
+
+        self.assertEqual(self.log_in("bob", PASSWORD).status_code, 200)
+        self.assertEqual(self.log_in(password=PASSWORD, REMOTE_ADDR="192.0.2.1").status_code, 200)
+
+    def test_below_the_limit_let_the_owner_in(self):
+        self.guess(2)
+
+        responses = [self.log_in(password=PASSWORD) for _ in range(5)]
+
+        self.assertEqual([response.status_code for response in responses], [200] * 5)
+        self.guess(1)  # neither counted nor forgiven
+        self.assert_limited(self.log_in())
+
+    def test_of_a_deactivated_account_count(self):
+        User.objects.filter(username="alice").update(is_active=False)
+
+        responses = [self.log_in(password=PASSWORD) for _ in range(4)]
+
+        self.assertEqual([response.status_code for response in responses], [400] * 3 + [429])
+
+    def test_are_answered_alike_for_an_unknown_name(self):
+        def answers(username):
+            responses = [self.log_in(username) for _ in range(5)]
+            return [(response.status_code, response.json(), response.headers.get("Retry-After")) for response in responses]
+
+        self.assertEqual(answers("nobody"), answers("alice"))
+
+    def test_are_not_what_no_log_in_can_be_read_from(self):
+        good = {"username": "alice", "password": WRONG}
+        fields = [{**good, name: value} for name in good for value in ("", None, 5, "alice\x00", ["alice"])]
+        missing = [{"username": "alice"}, {"password": WRONG}, {}, []]
+        bodies = [*map(json.dumps, fields + missing), "{", "alice", '{"username": "\\ud800", "password": "x"}']
+        for body in bodies:
+            with self.subTest(body):
+                response = self.client.post("/api/auth/login", body, content_type="application/json")
+
+                self.assertEqual(response.status_code, 400)
+        self.assertEqual(self.log_in(QUERY_STRING="next=x").status_code, 400)
+        self.assertEqual(self.client.get("/api/auth/login").status_code, 405)
+        self.assertFalse(Tally.objects.exists())
+        self.guess(3)
+
+    def test_beyond_the_limit_cost_no_hashing(self):
+        self.guess(3)
+
+        with patch.object(OwaspArgon2Hasher, "encode") as encode, patch.object(OwaspArgon2Hasher, "verify") as verify:
+            self.assert_limited(self.log_in())
+            self.assert_limited(self.log_in(password=PASSWORD))
+
+        self.assertFalse(encode.called or verify.called)
+
+    def test_close_the_name_to_the_right_password_while_it_is_checked(self):
+        verify = OwaspArgon2Hasher.verify
+
+        def verify_slowly(hasher, password, encoded):
+            if password == PASSWORD:
+                self.guess(3)
+            return verify(hasher, password, encoded)
+
+        with patch.object(OwaspArgon2Hasher, "verify", verify_slowly):
+            response = self.log_in(password=PASSWORD)
+
+        self.assert_limited(response)
+        self.assertFalse(self.alice.auth_token_set.exists())
+
+    def test_count_for_all_addresses_of_an_ipv6_network_together(self):
+        for address in ("2001:db8::1", "2001:DB8:0:0:ffff::2", "2001:0db8:0000:0000:0000:0000:0000:0003"):
+            self.guess(1, REMOTE_ADDR=address)
+
+        self.assert_limited(self.log_in(password=PASSWORD, REMOTE_ADDR="2001:db8::4"))
+        self.assertEqual(self.log_in(password=PASSWORD, REMOTE_ADDR="2001:db8:0:1::1").status_code, 200)
+
+    def test_count_for_each_ipv4_address_on_its_own_where_it_is_written_as_ipv6(self):
+        for address in ("::ffff:192.0.2.1", "::ffff:c000:201", "192.0.2.1"):
+            self.guess(1, REMOTE_ADDR=address)
+
+        self.assert_limited(self.log_in(password=PASSWORD, REMOTE_ADDR="::ffff:192.0.2.1"))
+        self.assertEqual(self.log_in(password=PASSWORD, REMOTE_ADDR="::ffff:192.0.2.2").status_code, 200)
+
+    @override_settings(TRUSTED_PROXIES=1)
+    def test_leave_the_owner_alone_who_comes_through_the_same_proxy(self):
+        self.guess(3, HTTP_X_FORWARDED_FOR="192.0.2.1")
+
+        self.assert_limited(self.log_in(password=PASSWORD, HTTP_X_FORWARDED_FOR="192.0.2.1"))
+        self.assertEqual(self.log_in(password=PASSWORD, HTTP_X_FORWARDED_FOR="192.0.2.2").status_code, 200)
+
+    @only(LIMIT_LOGIN=None)
+    def test_are_not_counted_with_all_limits_off(self):
+        self.guess(10)
+
+        self.assertFalse(Tally.objects.exists())
+
+
+@only(LIMIT_LOGIN_ADDRESS=THREE_A_MINUTE)
+class FailedLoginsFromAddressTests(LimitTestCase):
+    def guess(self, **environ):
+        for name in ("alice", "nobody", "carol"):
+            self.assert_incorrect(self.log_in(name, **environ))
+
+    def test_close_the_address_for_every_name(self):
+        self.guess()
+
+        self.assert_limited(self.log_in("alice"))
+        self.assert_limited(self.log_in("somebody"))
+        self.assert_opens_after(60, partial(self.log_in, "bob", PASSWORD), 200)
+
+    def test_leave_other_addresses_alone(self):
+        self.guess()
+
+        self.assertEqual(self.log_in(password=PASSWORD, REMOTE_ADDR="192.0.2.1").status_code, 200)
+
+    def test_do_not_include_good_ones(self):
+        for name in ("alice", "bob", "carol", "alice"):
+            self.assertEqual(self.log_in(name, PASSWORD).status_code, 200)
+
+        self.guess()
+
+    def test_are_closed_for_as_long_as_the_longest_window_says(self):
+        with only(LIMIT_LOGIN=Limit(count=2, seconds=600), LIMIT_LOGIN_ADDRESS=THREE_A_MINUTE):
+            for name in ("alice", "alice", "bob"):
+                self.assert_incorrect(self.log_in(name))
+
+            self.assert_limited(self.log_in("bob"), seconds=60)
+            self.assert_opens_after(600, partial(self.log_in, "alice", PASSWORD), 200)
+
+
+@only(LIMIT_LOGIN=Limit(count=2, seconds=60), LIMIT_LOGIN_NAME=Limit(count=4, seconds=3600))
+class FailedLoginsForNameTests(LimitTestCase):
+    """Spread over many addresses."""
+
+    def fail_everywhere(self, addresses=4):
+        for number in range(addresses):
+            self.assert_incorrect(self.log_in(REMOTE_ADDR=f"192.0.2.{number}"))
+
+    def test_leave_each_address_its_first_try_alone(self):
+        self.fail_everywhere()
+
+        self.assert_incorrect(self.log_in(REMOTE_ADDR="198.51.100.1"))
+        for address in ("198.51.100.1", "192.0.2.0"):
+            self.assert_limited(self.log_in(REMOTE_ADDR=address))
+            self.assert_limited(self.log_in(password=PASSWORD, REMOTE_ADDR=address))
+
+    def test_let_the_owner_in_from_an_address_of_their_own(self):
+        self.fail_everywhere(addresses=20)
+
+        response = self.log_in(password=PASSWORD, REMOTE_ADDR="198.51.100.1")
+
+        self.assertEqual(response.status_code, 200)
+
+    def test_leave_other_names_alone(self):
+        self.fail_everywhere()
+
+        self.assert_incorrect(self.log_in("bob", REMOTE_ADDR="192.0.2.0"))
+        self.assert_incorrect(self.log_in("bob", REMOTE_ADDR="192.0.2.0"))
+
+    def test_give_each_address_one_more_try_when_the_answer_says(self):
+        self.fail_everywhere()
+
+        guess = partial(self.log_in, REMOTE_ADDR="192.0.2.3")
+        self.assert_opens_after(60, guess, 400)
+        self.assert_opens_after(60, guess, 400)
+
+    def test_are_forgotten_when_the_window_ends(self):
+        self.fail_everywhere(addresses=3)
+        self.let_pass(3590)
+        self.fail_everywhere(addresses=1)
+
+        self.assert_opens_after(10, partial(self.log_in, REMOTE_ADDR="192.0.2.0"), 400)
+
+    def test_are_limited_without_a_limit_for_name_with_address(self):
+        with only(LIMIT_LOGIN_NAME=THREE_A_MINUTE):
+            for _ in range(3):
+                self.assert_incorrect(self.log_in())
+
+            self.assert_limited(self.log_in(password=PASSWORD))
+            self.assertEqual(self.log_in(password=PASSWORD, REMOTE_ADDR="192.0.2.1").status_code, 200)
+
+
+class GoodLoginTests(ApiTestCase):
+    def log_in(self, password=PASSWORD):
+        return self.client.post("/api/auth/login", {"username": "alice", "password": password})
+
+    def test_leaves_no_tally(self):
+        for _ in range(3):
+            self.log_in()
+
+        self.assertFalse(Tally.objects.exists())
+
+    def test_asks_the_database_the_same_few_questions_after_failures(self):
+        queries = 7  # savepoint and release, the tallies twice, the user twice, the token
+
+        with self.assertNumQueries(queries):
+            self.log_in()
+        self.log_in(password=WRONG)
+        with self.assertNumQueries(queries):
+            self.log_in()
+
+
+class ForwardedForTests(LimitTestCase):
+    """What a client writes into X-Forwarded-For gets it round no limit."""
+
+    games = (
+        {},
+        {"HTTP_X_FORWARDED_FOR": "198.51.100.1"},
+        {"HTTP_X_FORWARDED_FOR": "198.51.100.2, 198.51.100.3"},
+        {"HTTP_X_FORWARDED_FOR": "unknown"},
+        {"HTTP_X_FORWARDED_FOR": ", ,"},
+        {"HTTP_X_REAL_IP": "198.51.100.4"},
+        {"HTTP_FORWARDED": "for=198.51.100.5"},
+        {"HTTP_CLIENT_IP": "198.51.100.6"},
+    )
+
+    def through_proxy(self, game):
+        """What a proxy makes of the headers: it appends the address that it sees."""
+        written = game.get("HTTP_X_FORWARDED_FOR")
+        return {
+            **game,
+            "REMOTE_ADDR": "10.0.0.1",
+            "HTTP_X_FORWARDED_FOR": f"{written}, 192.0.2.1" if written else "192.0.2.1",
+        }
+
+    def play(self, attempt, status):
+        for proxies, arrive in ((0, dict), (1, self.through_proxy)):
+            with self.subTest(proxies=proxies), override_settings(TRUSTED_PROXIES=proxies):
+                statuses = [attempt(number, **arrive(game)).status_code for number, game in enumerate(self.games)]
+
+                self.assertEqual(statuses, [status] * 3 + [429] * 5)
+                self.let_pass(60)
+
+    @only(LIMIT_LOGIN=THREE_A_MINUTE)
+    def test_failed_logins_for_a_name(self):
+        self.play(lambda number, **environ: self.log_in(**environ), 400)
+
+    @only(LIMIT_LOGIN_ADDRESS=THREE_A_MINUTE)
+    def test_failed_logins_for_any_name(self):
+        self.play(lambda number, **environ: self.log_in(f"guess-{number}", **environ), 400)
+
+    @only(LIMIT_SIGNUP=THREE_A_MINUTE)
+    def test_sign_ups(self):
+        self.play(lambda number, **environ: self.sign_up(f"user-{User.objects.count()}", **environ), 201)
+
+
+@only(LIMIT_PASSWORD=THREE_A_MINUTE)
+class WrongCurrentPasswordsTests(LimitTestCase):
+    def setUp(self):
+        super().setUp()
+        self.alices_client = self.as_user(self.alice)
+
+    def change(self, client=None, current=WRONG, new="a new long secret", **environ):
+        fields = {"current_password": current, "new_password": new}
+        return (client or self.alices_client).post("/api/auth/password", fields, **environ)
+
+    def guess(self, times):
+        for _ in range(times):
+            response = self.change()
+            self.assertEqual((response.status_code, response.json()), (400, NOT_CURRENT))
+
+    def test_close_the_change_to_the_user(self):
+        self.guess(3)
+
+        self.assert_limited(self.change())
+        self.assert_limited(self.change(current=PASSWORD))
+        self.assertEqual(User.objects.get(username="alice").password, self.alice.password)
+        self.assertEqual(self.events(), [])
+
+    def test_do_so_for_all_tokens_and_addresses_of_the_user(self):
+        self.guess(3)
+
+        self.assert_limited(self.change(self.as_user(self.alice), REMOTE_ADDR="192.0.2.1"))
+
+    def test_do_so_for_as_long_as_the_answer_says(self):
+        self.guess(1)
+        self.let_pass(20)
+        self.guess(2)
+
+        self.assert_opens_after(40, partial(self.change, current=PASSWORD), 204)
+
+    def test_leave_other_users_and_log_ins_alone(self):
+        self.guess(3)
+
+        self.assertEqual(self.change(self.as_user(self.bob), current=PASSWORD).status_code, 204)
+        self.assertEqual(self.log_in(password=PASSWORD).status_code, 200)
+
+    def test_do_not_include_right_ones(self):
+        self.guess(2)
+
+        for _ in range(4):
+            self.assertEqual(self.change(current=PASSWORD, new="password1").json(), {"new_password": ANY})
+        self.assertEqual(self.change(current=PASSWORD).status_code, 204)
+        self.guess(1)
+        self.assert_limited(self.change())
+
+    def test_do_not_include_what_is_malformed(self):
+        for fields in ({}, {"current": ""}, {"current": 5}, {"new": ""}, {"new": None}, {"new": "x" * 1025}):
+            with self.subTest(fields):
+                self.assertEqual(self.change(**(fields or {"current": None})).status_code, 400)
+        self.assertFalse(Tally.objects.exists())
+
+    def test_close_the_change_to_the_right_password_while_it_is_checked(self):
+        verify = OwaspArgon2Hasher.verify
+
+        def verify_slowly(hasher, password, encoded):
+            if password == PASSWORD:
+                self.guess(3)
+            return verify(hasher, password, encoded)
+
+        with patch.object(OwaspArgon2Hasher, "verify", verify_slowly):
+            response = self.change(current=PASSWORD)
+
+        self.assert_limited(response)
+        self.assertEqual(User.objects.get(username="alice").password, self.alice.password)
+
+    @only(LIMIT_PASSWORD=None)
+    def test_are_not_counted_with_the_limit_off(self):
+        self.guess(10)
+
+        self.assertFalse(Tally.objects.exists())
+
+
+@only(LIMIT_SIGNUP=THREE_A_MINUTE)
+class SignUpLimitTests(LimitTestCase):
+    def fill(self, **environ):
+        for name in ("dave", "erin", "frank"):
+            self.assertEqual(self.sign_up(name, **environ).status_code, 201)
+
+    def test_refuses_one_more_from_the_address(self):
+        self.fill()
+
+        self.assert_limited(self.sign_up("grace"))
+        self.assertEqual(User.objects.count(), 6)
+
+    def test_opens_when_the_answer_says(self):
+        self.fill()
+        self.let_pass(15)
+
+        self.assert_opens_after(45, partial(self.sign_up, "grace"), 201)
+
+    def test_leaves_other_addresses_and_log_ins_alone(self):
+        self.fill()
+
+        self.assertEqual(self.sign_up("grace", REMOTE_ADDR="192.0.2.1").status_code, 201)
+        self.assertEqual(self.log_in("dave", PASSWORD).status_code, 200)
+
+    def test_counts_for_all_addresses_of_an_ipv6_network_together(self):
+        self.fill(REMOTE_ADDR="2001:db8::1")
+
+        self.assert_limited(self.sign_up("grace", REMOTE_ADDR="2001:db8::2"))
+        self.assertEqual(self.sign_up("grace", REMOTE_ADDR="2001:db8:0:1::1").status_code, 201)
+
+    def test_counts_no_refused_sign_up(self):
+        weak = {"username": "dave", "password": "password1"}
+        for fields in ({"username": "ALICE", "password": PASSWORD}, weak, {"username": "..", "password": PASSWORD}, {}) * 2:
+            with self.subTest(fields):
+                self.assertEqual(self.client.post("/api/auth/register", fields).status_code, 400)
+        self.assertFalse(Tally.objects.exists())
+
+        self.fill()
+
+    @only(LIMIT_SIGNUP=None)
+    def test_lets_all_in_when_off(self):
+        self.fill()
+
+        self.assertEqual(self.sign_up("grace").status_code, 201)
+        self.assertFalse(Tally.objects.exists())
+
+
+class LimitsAtOnceTests(ConcurrentTestCase):
+    def log_in(self, username, password):
+        return APIClient().post("/api/auth/login", {"username": username, "password": password}).status_code
+
+    @only(LIMIT_LOGIN=FIVE_AN_HOUR, LIMIT_LOGIN_ADDRESS=Limit(100, 60), LIMIT_LOGIN_NAME=Limit(100, 60))
+    def test_wrong_log_ins(self):
+        statuses = self.at_once(*[partial(self.log_in, "alice", WRONG)] * 50)
+
+        self.assertEqual(Counter(statuses), {400: 5, 429: 45})
+        self.assertEqual(self.events(), [("Invalid Login", "alice", "-")] * 5)
+
+    @only(LIMIT_LOGIN_ADDRESS=FIVE_AN_HOUR, LIMIT_LOGIN_NAME=Limit(100, 60), LIMIT_LOGIN=Limit(100, 60))
+    def test_wrong_log_ins_for_several_names(self):
+        names = ("alice", "bob", "nobody", "somebody") * 6
+
+        statuses = self.at_once(*[partial(self.log_in, name, WRONG) for name in names])
+
+        self.assertEqual(Counter(statuses), {400: 5, 429: 19})
+
+    @only(LIMIT_LOGIN=FIVE_AN_HOUR)
+    def test_guesses_with_the_right_one_among_them(self):
+        passwords = [f"guess {number}" for number in range(29)]
+        passwords.insert(random.randrange(30), PASSWORD)  # noqa: S311 - any place will do
+
+        statuses = self.at_once(*[partial(self.log_in, "alice", password) for password in passwords])
+
+        right = statuses.pop(passwords.index(PASSWORD))
+        self.assertIn(right, (200, 429))
+        self.assertEqual(Counter(statuses), {400: 5, 429: 24})
+        self.assertEqual(self.alice.auth_token_set.count(), int(right == 200))
+
+    def test_wrong_log_ins_at_several_worker_processes(self):
+        credentials = {"username": "alice", "password": WRONG}
+        with running_service(self.log_folder, LIMIT_LOGIN="5/3600") as service:
+            answers = self.at_once(*[partial(service.request, "POST", "/api/auth/login", credentials)] * 50)
+
+        self.assertEqual(Counter(status for status, _ in answers), {400: 5, 429: 45})
+
+    @only(LIMIT_PASSWORD=FIVE_AN_HOUR)
+    def test_wrong_current_passwords(self):
+        client = self.as_user(self.alice)
+        fields = {"current_password": WRONG, "new_password": "a new long secret"}
+
+        responses = self.at_once(*[partial(client.post, "/api/auth/password", fields)] * 20)
+
+        self.assertEqual(Counter(response.status_code for response in responses), {400: 5, 429: 15})
+
+    @only(LIMIT_SIGNUP=FIVE_AN_HOUR)
+    def test_sign_ups(self):
+        sign_up = partial(APIClient().post, "/api/auth/register")
+        fields = [{"username": f"user-{number}", "password": PASSWORD} for number in range(20)]
+
+        responses = self.at_once(*[partial(sign_up, each) for each in fields])
+
+        self.assertEqual(Counter(response.status_code for response in responses), {201: 5, 429: 15})
+        self.assertEqual(User.objects.count(), 3 + 5)

@@ -1,0 +1,128 @@
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from unittest.mock import patch
+
+from django.test import override_settings
+
+from blocking.models import Block
+from config.environment import Limit
+from config.testing import ApiTestCase, ConcurrentTestCase
+from messageservice.models import Conversation, Mailbox, Message
+
+
+def stored():
+    """All that a message leaves behind."""
+    return [list(model.objects.order_by("pk").values()) for model in (Message, Mailbox, Conversation)]
+
+
+@override_settings(LIMIT_SEND=Limit(count=3, seconds=60))
+class SendLimitTests(ApiTestCase):
+    """The clock stands still, until a test lets time pass."""
+
+    def setUp(self):
+        super().setUp()
+        self.now = datetime(2030, 1, 1, tzinfo=UTC)
+        clock = patch("django.utils.timezone.now", lambda: self.now)
+        clock.start()
+        self.addCleanup(clock.stop)
+        self.alices_client = self.as_user(self.alice)
+
+    def send(self, receiver="bob", content="hello", client=None, **headers):
+        fields = {"receiver": receiver, "content": content}
+        return (client or self.alices_client).post("/api/message", fields, headers=headers)
+
+    def fill(self):
+        for receiver in ("bob", "carol", "alice"):
+            self.assertEqual(self.send(receiver).status_code, 201)
+
+    def assert_limited(self, response, *, seconds=60):
+        unit = "second" if seconds == 1 else "seconds"
+        self.assertEqual(response.status_code, 429, response.content)
+        self.assertEqual(response.json(), {"detail": f"Request was throttled. Expected available in {seconds} {unit}."})
+        self.assertEqual(response.headers["Retry-After"], str(seconds))
+
+    def test_refuses_one_more_to_anybody(self):
+        self.fill()
+        before, events = stored(), self.events()
+
+        for receiver in ("bob", "carol", "alice"):
+            with self.subTest(receiver):
+                self.assert_limited(self.send(receiver))
+        self.assertEqual(stored(), before)
+        self.assertEqual(self.events(), events)
+
+    def test_opens_when_the_answer_says(self):
+        self.send()
+        self.now += timedelta(seconds=20.5)
+        self.send()
+        self.send()
+
+        self.assert_limited(self.send(), seconds=40)
+        self.now += timedelta(seconds=39)
+        self.assert_limited(self.send(), seconds=1)
+        self.now += timedelta(seconds=1)
+        self.assertEqual([self.send().status_code for _ in range(4)], [201, 201, 201, 429])
+
+    def test_leaves_other_senders_alone(self):
+        self.fill()
+
+        bob = self.as_user(self.bob)
+        self.assertEqual([self.send("alice", client=bob).status_code for _ in range(4)], [201, 201, 201, 429])
+
+    def test_counts_no_refused_message(self):
+        Block.objects.create(blocker=self.carol, blocked=self.alice)
+        refused = (("carol", "hello", 403), ("nobody", "hello", 400), ("bob", " ", 400), ("bob", "x" * 10_001, 400))
+        for receiver, content, status in refused * 2:
+            with self.subTest(receiver, content=content[:5]):
+                self.assertEqual(self.send(receiver, content).status_code, status)
+
+        self.assertEqual([self.send().status_code for _ in range(4)], [201, 201, 201, 429])
+
+    def test_answers_a_repeated_send_nonetheless_and_does_not_count_it(self):
+        first = self.send(idempotency_key="one")
+        again = [self.send(idempotency_key="one") for _ in range(4)]
+        self.send()
+        self.send()
+
+        beyond = self.send(idempotency_key="one")
+
+        self.assert_limited(self.send())
+        for response in (*again, beyond):
+            self.assertEqual((response.status_code, response.json()), (201, first.json()))
+            self.assertEqual(response.headers["Idempotency-Replayed"], "true")
+        self.assertEqual(self.send(content="other", idempotency_key="one").status_code, 422)
+        self.assertEqual(Message.objects.count(), 3)
+
+    def test_uses_up_no_key(self):
+        self.fill()
+        self.assert_limited(self.send(idempotency_key="one"))
+        self.now += timedelta(seconds=60)
+
+        response = self.send(content="other", idempotency_key="one")
+
+        self.assertEqual(response.status_code, 201)
+        self.assertNotIn("Idempotency-Replayed", response.headers)
+
+    @override_settings(LIMIT_SEND=None)
+    def test_lets_all_in_when_off(self):
+        self.fill()
+
+        self.assertEqual(self.send().status_code, 201)
+
+
+@override_settings(LIMIT_SEND=Limit(count=5, seconds=3600))
+class SendLimitAtOnceTests(ConcurrentTestCase):
+    def test_stores_as_many_as_the_limit_lets_in(self):
+        client, receivers = self.as_user(self.alice), ("alice", "bob", "carol") * 7
+
+        responses = self.at_once(
+            *[partial(client.post, "/api/message", {"receiver": name, "content": "hello"}) for name in receivers]
+        )
+
+        self.assertEqual(Counter(response.status_code for response in responses), {201: 5, 429: 16})
+        self.assertEqual(Message.objects.count(), 5)
+        self.assertEqual(Mailbox.objects.of(self.alice).sent, 5)
+        self.assertEqual(sum(box.received for box in Mailbox.objects.all()), 5)
+        self.assertEqual(sum(conversation.sent for conversation in Conversation.objects.all()), 5)
+        self.assertEqual([event for event, _, _ in self.events()], ["Successful Message"] * 5)
