@@ -243,8 +243,9 @@ class WorkersTests(ConcurrentTestCase):
                 )
 
         def rotate():
+            deadline = time.monotonic() + 60  # should the service be gone, so is the test
             for rotation in range(8):
-                while len(finished) < 20 * rotation:
+                while len(finished) < 20 * rotation and time.monotonic() < deadline:
                     time.sleep(0.001)
                 for name in ("requests", "activity"):
                     if (folder / f"{name}.log").exists():

@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -119,21 +120,16 @@ class ConcurrentTestCase(ApiTestMixin, APITransactionTestCase):
     def at_once(self, *calls: Callable[[], Any]) -> list[Any]:
         """What the calls return, each made in a thread of its own, all let go at the same moment."""
         barrier = threading.Barrier(len(calls))
-        results: list[Any] = [None] * len(calls)
 
-        def run(position: int) -> None:
+        def run(call: Callable[[], Any]) -> Any:
             try:
                 barrier.wait()
-                results[position] = calls[position]()
+                return call()
             finally:
                 connection.close()
 
-        threads = [threading.Thread(target=run, args=(position,)) for position in range(len(calls))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return results
+        with ThreadPoolExecutor(len(calls)) as pool:
+            return list(pool.map(run, calls))
 
 
 def test_database_url() -> str:

@@ -4,9 +4,8 @@ import json
 import socket
 import threading
 import time
+from functools import partial
 from http.client import HTTPException
-
-from django.db import connection
 
 from accounts.authentication import issue_token
 from config.testing import ConcurrentTestCase, Service, make_user, running_service
@@ -59,7 +58,8 @@ class RetrySafeSendingTests(ConcurrentTestCase):
     def send(self, service, key):
         """The id of the message that stands under the key, sent again until there is an answer."""
         body = {"receiver": "bob", "content": f"under {key}"}
-        while True:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
             try:
                 status, answer = service.request("POST", "/api/message", body, self.token, **{"Idempotency-Key": key})
             except (OSError, HTTPException, ValueError):  # nobody there, or gone in the middle of the answer
@@ -68,6 +68,7 @@ class RetrySafeSendingTests(ConcurrentTestCase):
             if status == 201:
                 return answer["id"]
             self.assertEqual(status, 503)
+        raise TimeoutError(f"No answer for {key} within a minute.")
 
     def assert_one_message_under_each(self, answers):
         """`answers`: what the clients were told, as pairs of key and id."""
@@ -97,29 +98,28 @@ class RetrySafeSendingTests(ConcurrentTestCase):
         self.assert_one_message_under_each([("cut", pk)])
 
     def test_service_is_killed_in_mid_load(self):
-        answers, finished = [], threading.Event()
+        clients, messages_each = 8, 40
+        answers = []
 
         def send_many(client):
-            for number in range(40):
+            for number in range(messages_each):
                 key = f"{client}-{number}"
                 answers.append((key, self.send(service, key)))
+
+        def kill_twice():
+            for share in (0.25, 0.5):
+                deadline = time.monotonic() + 60
+                while len(answers) < share * clients * messages_each and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                service.kill()
+                service.start()
 
         service = Service(self.log_folder)
         service.start()
         try:
-            clients = [threading.Thread(target=send_many, args=(client,)) for client in range(8)]
-            for client in clients:
-                client.start()
-            for share in (0.25, 0.5):
-                while len(answers) < share * 8 * 40:
-                    finished.wait(0.01)
-                service.kill()
-                service.start()
-            for client in clients:
-                client.join()
+            self.at_once(kill_twice, *(partial(send_many, client) for client in range(clients)))
         finally:
             service.stop()
-            connection.close()
 
-        self.assertEqual(len(answers), 8 * 40)
+        self.assertEqual(len(answers), clients * messages_each)
         self.assert_one_message_under_each(answers)
