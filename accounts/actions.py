@@ -11,7 +11,7 @@ from django.db import IntegrityError, transaction
 
 from accounts.authentication import AuthToken, issue_token
 from accounts.limits import LoginTries, password_tries, signup_tries
-from config.log import record_event
+from config.log import current_request, record_event
 
 WRONG_CURRENT = "This is not your current password."
 
@@ -88,6 +88,23 @@ def change_password(*, user: User, token: AuthToken, current_password: str, new_
             raise ValidationError({"current_password": [WRONG_CURRENT]})
         user.auth_token_set.exclude(pk=token.pk).delete()
     record_event("Change Password", who=user.username)
+
+
+def revoke_tokens(user: User) -> None:
+    """What an operator does about an account in the wrong hands."""
+    user.auth_token_set.all().delete()
+    record_event("Revoke Tokens", who=current_request().user, whom=user.username)
+
+
+def deactivate(user: User) -> None:
+    """What an operator does about an account for good: nobody can log in to it.
+
+    Its tokens are dead even if it is activated again.
+    """
+    with transaction.atomic():
+        User.objects.filter(pk=user.pk).update(is_active=False)
+        user.auth_token_set.all().delete()
+    record_event("Deactivate User", who=current_request().user, whom=user.username)
 
 
 def _set_password(user: User, password: str, *, field: str) -> None:

@@ -65,11 +65,18 @@ class Tries:
 
     def count(self) -> None:
         """Count one try, or raise LimitReached where others used up the limit meanwhile."""
+        while not self._counted():
+            pass  # a purge took away an old tally just before it was locked
+
+    def _counted(self) -> bool:
         now = timezone.now()
         fresh = [Tally(key=counter.key, count=0, ends=self._window(counter, now)) for counter in self.counters]
         with transaction.atomic():
             Tally.objects.bulk_create(fresh, ignore_conflicts=True)
             tallies = Tally.objects.select_for_update().order_by("key").in_bulk([tally.key for tally in fresh])
+            if len(tallies) < len(fresh):
+                transaction.set_rollback(True)  # releases the others: who makes one while it holds another may deadlock
+                return False
             self._refuse(tallies, now)
             for counter in self.counters:
                 tally = tallies[counter.key]
@@ -77,6 +84,7 @@ class Tries:
                     tally.count, tally.ends = 0, self._window(counter, now)
                 tally.count += 1
                 tally.save()
+        return True
 
     def closed_until(self, tallies: dict[str, Tally]) -> Iterable[datetime]:
         """When each of the windows ends that let no further try in."""

@@ -86,12 +86,12 @@ class SenseTests(EnvironmentTestCase):
                 self.assertEqual(self.settings_with(**{variable: value})[variable], expected)
 
     def test_password_length_reaches_the_validator(self):
-        validators = self.settings_with(PASSWORD_MIN_LENGTH="12")["AUTH_PASSWORD_VALIDATORS"]  # noqa: S106 - a length
+        validators = self.settings_with(PASSWORD_MIN_LENGTH="12")["AUTH_PASSWORD_VALIDATORS"]
 
         self.assertIn({"min_length": 12}, [validator.get("OPTIONS") for validator in validators])
 
     def test_token_lifetime_reaches_knox(self):
-        found = self.settings_with(TOKEN_TTL="60")  # noqa: S106 - seconds
+        found = self.settings_with(TOKEN_TTL="60")
 
         self.assertEqual(found["REST_KNOX"]["TOKEN_TTL"], timedelta(minutes=1))
 
@@ -272,7 +272,7 @@ class SecretKeyTests(EnvironmentTestCase):
         self.assertNotEqual(self.key(), first)
 
     def test_variable_comes_first(self):
-        found = self.key(SECRET_KEY="of the variable")  # noqa: S106 - no real one
+        found = self.key(SECRET_KEY="of the variable")
 
         self.assertEqual(found, "of the variable")
         self.assertFalse(self.file.exists())

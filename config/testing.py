@@ -25,6 +25,8 @@ from django.conf import settings
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import User
 from django.db import connection
+from django.db.models import Model
+from django.test import Client
 from django.test.runner import DiscoverRunner
 from django.test.testcases import is_pickable
 from rest_framework.test import APIClient, APITestCase, APITransactionTestCase
@@ -108,6 +110,33 @@ class ApiTestCase(ApiTestMixin, APITestCase):
     @classmethod
     def setUpTestData(cls):
         cls.alice, cls.bob, cls.carol = map(make_user, USERNAMES)
+
+
+class AdminTestCase(ApiTestCase):
+    """Beside alice, bob and carol there is the operator, whom `self.admin` has logged in through the admin's form."""
+
+    @classmethod
+    def setUpTestData(cls):
+        super().setUpTestData()
+        cls.operator = User.objects.create_superuser("operator", password=PASSWORD)
+
+    def setUp(self):
+        super().setUp()
+        self.admin = self.logged_in("operator")
+
+    def logged_in(self, username: str) -> Client:
+        client = Client()
+        client.post("/admin/login/", {"username": username, "password": PASSWORD})
+        return client
+
+    def page(self, path: str) -> str:
+        response = self.admin.get(path)
+        self.assertEqual(response.status_code, 200, path)
+        return response.content.decode()
+
+    def listed(self, path: str) -> list[Model]:
+        """The rows that a list of the admin shows."""
+        return list(self.admin.get(path).context["cl"].result_list)
 
 
 class ConcurrentTestCase(ApiTestMixin, APITransactionTestCase):

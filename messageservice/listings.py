@@ -52,3 +52,21 @@ class MailboxListing:
 
     def in_places(self, first: int, last: int) -> MessageQuerySet:
         return self.messages.in_places(self.user, first, last)
+
+
+class ArchiveListing:
+    """All messages of all users, newest first. Every page of it is a range of ids, at any depth.
+
+    As ids have few gaps (what a sender's rollback leaves), the newest one stands for the number of messages, and a page may
+    hold a little less than others.
+    """
+
+    def __init__(self, messages: MessageQuerySet) -> None:
+        self.messages = messages
+        self.newest = messages.newest_first().values_list("pk", flat=True).first() or 0
+
+    def count(self) -> int:
+        return self.newest
+
+    def __getitem__(self, rows: slice) -> MessageQuerySet:
+        return self.messages.filter(pk__range=(self.newest - rows.stop + 1, self.newest - rows.start)).newest_first()

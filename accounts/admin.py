@@ -1,0 +1,122 @@
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth.forms import (
+    AdminPasswordChangeForm,
+    AdminUserCreationForm,
+    ReadOnlyPasswordHashField,
+    ReadOnlyPasswordHashWidget,
+    UserChangeForm,
+)
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models import PROTECT
+
+from accounts.actions import deactivate, revoke_tokens
+from accounts.authentication import AuthToken
+from accounts.serializers import username_is_plain
+
+admin.site.unregister([User, AuthToken])
+
+
+class PasswordLink(ReadOnlyPasswordHashWidget):
+    """The link to set a password, without the parts of the hash that Django shows beside it."""
+
+    def get_context(self, name, value, attrs):
+        return {**super().get_context(name, value, attrs), "summary": []}
+
+
+class ChangeUserForm(UserChangeForm):
+    password = ReadOnlyPasswordHashField(label="Password", widget=PasswordLink)
+
+
+class AddUserForm(AdminUserCreationForm):
+    def clean_username(self):
+        username_is_plain(self.cleaned_data["username"])
+        return super().clean_username()  # refuses a name that is taken in any letter case
+
+
+class SetPasswordForm(AdminPasswordChangeForm):
+    @transaction.atomic
+    def save(self, commit=True):
+        user = super().save(commit)
+        revoke_tokens(user)  # whoever got in with the old password is out
+        return user
+
+
+@admin.register(User)
+class AccountAdmin(UserAdmin):
+    form = ChangeUserForm
+    add_form = AddUserForm
+    change_password_form = SetPasswordForm
+    list_display = ["username", "email", "is_active", "is_staff", "date_joined"]
+    actions = ["deactivate_users", "revoke_tokens_of_users"]
+
+    def get_readonly_fields(self, request, obj=None):
+        """A name stays as registered: clients know a user by nothing else."""
+        return ["username"] if obj else []
+
+    def lookup_allowed(self, lookup, value, request=None):
+        """Django would let a URL filter users by the digests of their tokens, and so find them out."""
+        return not lookup.startswith("auth_token_set") and super().lookup_allowed(lookup, value, request)
+
+    def get_deleted_objects(self, objs, request):
+        """What a deletion takes along, without reading it.
+
+        Django would show every row: a token by its digest, and a user's messages, which forbid the deletion, by the million.
+        """
+        forbidding = {
+            relation.related_model._meta.verbose_name_plural
+            for relation in User._meta.get_fields(include_hidden=True)
+            if getattr(relation, "on_delete", None) is PROTECT
+            and relation.related_model.objects.filter(**{f"{relation.field.name}__in": objs}).exists()
+        }
+        names = [f"{user}, with tokens and all else that is theirs" for user in objs]
+        return names, {"users": len(objs)}, set(), sorted(forbidding)
+
+    def save_model(self, request, obj, form, change):
+        super().save_model(request, obj, form, change)
+        if change and "is_active" in form.changed_data and not obj.is_active:
+            deactivate(obj)
+
+    @admin.action(description="Deactivate selected users and revoke their tokens", permissions=["change"])
+    def deactivate_users(self, request, queryset):
+        others = queryset.exclude(pk=request.user.pk)  # who selects all does not lock themselves out
+        self.act_on_each(request, others, deactivate, "Deactivated")
+
+    @admin.action(description="Revoke all tokens of selected users", permissions=["change"])
+    def revoke_tokens_of_users(self, request, queryset):
+        self.act_on_each(request, queryset, revoke_tokens, "Revoked all tokens")
+
+    def act_on_each(self, request, users, act, done):
+        for user in users:
+            act(user)
+            self.log_change(request, user, f"{done}.")
+        self.message_user(request, f"{done}: {', '.join(map(str, users)) or 'nobody'}.")
+
+
+@admin.register(AuthToken)
+class AuthTokenAdmin(admin.ModelAdmin):
+    """Who has tokens, and until when; to revoke them is an action on users.
+
+    A token's key is its digest, which a checkbox or a link in this list would send to the browser.
+    """
+
+    list_display = fields = ["user", "created", "expiry"]
+    list_display_links = None
+    list_select_related = ["user"]
+    ordering = ["-created"]
+    search_fields = ["user__username__exact"]
+    search_help_text = "A username, exactly. To revoke tokens, select their users in the list of users."
+    actions = None
+
+    def lookup_allowed(self, lookup, value, request=None):
+        return False  # nor can a URL ask for digests that begin with some letters
+
+    def has_add_permission(self, request):
+        return False
+
+    def has_change_permission(self, request, obj=None):
+        return False
+
+    def has_delete_permission(self, request, obj=None):
+        return False

@@ -1,0 +1,249 @@
+from django.contrib.auth.models import Permission, User
+from django.test import Client, override_settings
+
+from accounts.authentication import AuthToken, issue_token
+from config.environment import Limit
+from config.testing import PASSWORD, AdminTestCase
+
+PAGES = [
+    "/admin/",
+    "/admin/auth/user/",
+    "/admin/knox/authtoken/",
+    "/admin/blocking/block/",
+    "/admin/messageservice/message/",
+]
+
+
+class OperatorLoginTests(AdminTestCase):
+    def test_opens_every_page(self):
+        for page in PAGES:
+            with self.subTest(page):
+                self.assertIn("Log out", self.page(page))
+
+    def test_names_the_operator_in_the_logs(self):
+        self.page("/admin/")
+
+        self.assertEqual(self.events(), [("Login", "operator", "-")])
+        self.assertEqual(self.log_lines("requests")[-1]["user"], "operator")
+
+    def test_nobody_else_gets_in(self):
+        strangers = {
+            "no log-in": Client(),
+            "an ordinary user": self.logged_in("alice"),
+            "an ordinary user's token": self.as_user(self.alice),
+            "the operator's token": self.as_user(self.operator),
+        }
+
+        for who, client in strangers.items():
+            for page in PAGES:
+                with self.subTest(who, page=page):
+                    self.assertRedirects(client.get(page), f"/admin/login/?next={page}")
+        self.assertIn(("Invalid Login", "alice", "-"), self.events())
+
+    @override_settings(LIMIT_LOGIN=Limit(2, 60))
+    def test_failures_count_towards_the_limit_of_the_api(self):
+        wrong = {"username": "operator", "password": "wrong"}
+        Client().post("/admin/login/", wrong)
+        self.client.post("/api/auth/login", wrong)
+
+        response = Client().post("/admin/login/", {"username": "operator", "password": PASSWORD})
+
+        self.assertEqual(response.status_code, 429)
+        self.assertIn("Retry-After", response)
+
+    def test_a_missing_field_is_no_try(self):
+        response = Client().post("/admin/login/", {"username": "operator"})
+
+        self.assertContains(response, "This field is required.")
+        self.assertNotIn(("Invalid Login", "operator", "-"), self.events())
+
+
+class SecretsTests(AdminTestCase):
+    def setUp(self):
+        super().setUp()
+        self.token, self.text = issue_token(self.alice)
+
+    def assert_no_secret(self, html):
+        *_, salt, digest = self.alice.password.split("$")
+        for secret in (self.text, self.token.digest, self.token.token_key, "argon2", salt[:6], digest[:6]):
+            self.assertNotIn(secret, html)
+
+    def test_no_page_shows_a_hash_or_a_token(self):
+        user = f"/admin/auth/user/{self.alice.pk}"
+
+        for page in [*PAGES, f"{user}/change/", f"{user}/password/", f"{user}/history/", f"{user}/delete/"]:
+            with self.subTest(page):
+                self.assert_no_secret(self.page(page))
+
+    def test_nor_does_one_for_staff_who_may_only_look(self):
+        self.bob.is_staff = True
+        self.bob.save()
+        self.bob.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
+        self.admin = self.logged_in("bob")
+
+        for page in [*PAGES, f"/admin/auth/user/{self.alice.pk}/change/"]:
+            with self.subTest(page):
+                self.assert_no_secret(self.page(page))
+
+    def test_the_page_that_confirms_deleting_several_users(self):
+        response = self.admin.post("/admin/auth/user/", {"action": "delete_selected", "_selected_action": [self.alice.pk]})
+
+        self.assertContains(response, "alice, with tokens and all else that is theirs")
+        self.assert_no_secret(response.content.decode())
+
+    def test_no_url_finds_one_out_letter_by_letter(self):
+        for query in (
+            "/admin/knox/authtoken/?digest__startswith=a",
+            "/admin/knox/authtoken/?token_key__startswith=a",
+            "/admin/knox/authtoken/?user__password__startswith=a",
+            "/admin/auth/user/?auth_token_set__digest__startswith=a",
+            "/admin/auth/user/?auth_token_set__token_key__startswith=a",
+            "/admin/auth/user/?password__startswith=a",
+            "/admin/messageservice/message/?sender__password__startswith=a",
+            "/admin/blocking/block/?blocker__password__startswith=a",
+        ):
+            with self.subTest(query):
+                self.assertEqual(self.admin.get(query).status_code, 400)
+
+
+class UserTests(AdminTestCase):
+    def act(self, action, *users):
+        return self.admin.post("/admin/auth/user/", {"action": action, "_selected_action": [user.pk for user in users]})
+
+    def change(self, user, **changes):
+        form = self.admin.get(f"/admin/auth/user/{user.pk}/change/").context["adminform"].form
+        kept = {name: value for name, value in form.initial.items() if name in form.fields and value not in (None, False)}
+        joined = {"date_joined_0": f"{user.date_joined:%Y-%m-%d}", "date_joined_1": f"{user.date_joined:%H:%M:%S}"}
+        return self.admin.post(f"/admin/auth/user/{user.pk}/change/", {**kept, **joined, **changes})
+
+    def add(self, username):
+        return self.admin.post(
+            "/admin/auth/user/add/",
+            {"username": username, "usable_password": "true", "password1": PASSWORD, "password2": PASSWORD},
+        )
+
+    def test_deactivates_and_revokes(self):
+        alice, carol = self.as_user(self.alice), self.as_user(self.carol)
+
+        self.act("deactivate_users", self.alice, self.bob)
+
+        self.assertEqual(alice.get("/api/auth/user").status_code, 401)
+        self.assertEqual(carol.get("/api/auth/user").status_code, 200)
+        self.assertEqual(list(User.objects.filter(is_active=False).order_by("pk")), [self.alice, self.bob])
+        self.assertEqual(list(AuthToken.objects.values_list("user__username", flat=True)), ["carol"])
+        self.assertCountEqual(
+            self.events(),
+            [
+                ("Login", "operator", "-"),
+                ("Deactivate User", "operator", "alice"),
+                ("Deactivate User", "operator", "bob"),
+            ],
+        )
+        self.assertIn("Deactivated.", self.page(f"/admin/auth/user/{self.alice.pk}/history/"))
+
+    def test_who_selects_all_stays_active(self):
+        self.act("deactivate_users", self.alice, self.operator)
+
+        self.alice.refresh_from_db()
+        self.operator.refresh_from_db()
+        self.assertEqual((self.alice.is_active, self.operator.is_active), (False, True))
+
+    def test_revokes_alone(self):
+        alice = self.as_user(self.alice)
+
+        self.act("revoke_tokens_of_users", self.alice)
+
+        self.assertEqual(alice.get("/api/auth/user").status_code, 401)
+        self.alice.refresh_from_db()
+        self.assertTrue(self.alice.is_active)
+        self.assertEqual(self.events()[1:], [("Revoke Tokens", "operator", "alice")])
+
+    def test_deactivating_on_the_users_page_revokes_too(self):
+        self.as_user(self.alice)
+
+        self.assertRedirects(self.change(self.alice, is_active=""), "/admin/auth/user/")
+
+        self.alice.refresh_from_db()
+        self.assertFalse(self.alice.is_active)
+        self.assertFalse(self.alice.auth_token_set.exists())
+
+    def test_another_change_leaves_tokens_and_name_alone(self):
+        self.as_user(self.alice)
+
+        self.assertRedirects(self.change(self.alice, email="a@example.com", username="mallory"), "/admin/auth/user/")
+
+        self.alice.refresh_from_db()
+        self.assertEqual((self.alice.username, self.alice.email), ("alice", "a@example.com"))
+        self.assertTrue(self.alice.auth_token_set.exists())
+
+    def test_a_new_password_ends_what_the_old_one_opened(self):
+        alice = self.as_user(self.alice)
+        new = "quite another secret"
+
+        self.admin.post(
+            f"/admin/auth/user/{self.alice.pk}/password/",
+            {"usable_password": "true", "password1": new, "password2": new, "set-password": ""},
+        )
+
+        self.assertEqual(alice.get("/api/auth/user").status_code, 401)
+        response = self.client.post("/api/auth/login", {"username": "alice", "password": new})
+        self.assertEqual(response.status_code, 200)
+
+    def test_adds_a_user_who_can_log_in(self):
+        self.add("dave")
+
+        response = self.client.post("/api/auth/login", {"username": "dave", "password": PASSWORD})
+        self.assertEqual(response.status_code, 200)
+
+    def test_names_follow_the_rules_of_registration(self):
+        for name in ("ALICE", "Zoë", "..", "two words", "\N{CYRILLIC SMALL LETTER A}lice", "a/b", "x" * 151):
+            with self.subTest(name):
+                self.assertContains(self.add(name), "errorlist")
+
+        self.assertEqual(User.objects.count(), 4)
+
+    def test_deletes_who_never_wrote(self):
+        self.as_user(self.alice)
+
+        self.assertRedirects(
+            self.admin.post(f"/admin/auth/user/{self.alice.pk}/delete/", {"post": "yes"}), "/admin/auth/user/"
+        )
+
+        self.assertFalse(User.objects.filter(username="alice").exists())
+
+    def test_finds_by_name(self):
+        self.assertEqual(self.listed("/admin/auth/user/?q=bob"), [self.bob])
+
+
+class TokenTests(AdminTestCase):
+    def test_lists_whose_they_are_and_until_when(self):
+        token, _ = issue_token(self.alice)
+
+        self.assertEqual(self.listed("/admin/knox/authtoken/"), [token])
+        html = self.page("/admin/knox/authtoken/")
+        self.assertIn("alice", html)
+        self.assertNotIn('type="checkbox"', html)
+
+    def test_finds_by_exact_name(self):
+        token, _ = issue_token(self.alice)
+
+        self.assertEqual(self.listed("/admin/knox/authtoken/?q=alice"), [token])
+        self.assertEqual(self.listed("/admin/knox/authtoken/?q=ali"), [])
+
+    def test_is_no_place_to_make_change_or_delete_one(self):
+        token, _ = issue_token(self.alice)
+
+        self.assertEqual(self.admin.get("/admin/knox/authtoken/add/").status_code, 403)
+        for deed in ("change", "delete"):
+            self.assertEqual(self.admin.post(f"/admin/knox/authtoken/{token.pk}/{deed}/", {"post": "yes"}).status_code, 403)
+        self.assertTrue(AuthToken.objects.exists())
+
+    def test_costs_the_same_for_more(self):
+        issue_token(self.alice)
+        with self.assertNumQueries(5):  # session, operator, two counts, rows
+            self.page("/admin/knox/authtoken/")
+
+        issue_token(self.bob)
+        issue_token(self.carol)
+        with self.assertNumQueries(5):
+            self.page("/admin/knox/authtoken/")

@@ -1,0 +1,51 @@
+from blocking.models import Block
+from config.testing import AdminTestCase
+
+LIST = "/admin/blocking/block/"
+
+
+class BlockTests(AdminTestCase):
+    def setUp(self):
+        super().setUp()
+        self.block = Block.objects.create(blocker=self.alice, blocked=self.bob)
+
+    def test_lists_newest_first(self):
+        newer = Block.objects.create(blocker=self.carol, blocked=self.alice)
+
+        self.assertEqual(self.listed(LIST), [newer, self.block])
+        self.assertIn("bob", self.page(LIST))
+
+    def test_finds_by_exact_name_of_either(self):
+        self.assertEqual(self.listed(f"{LIST}?q=alice"), [self.block])
+        self.assertEqual(self.listed(f"{LIST}?q=bob"), [self.block])
+        self.assertEqual(self.listed(f"{LIST}?q=bo"), [])
+
+    def test_lifts_one(self):
+        bob = self.as_user(self.bob)
+
+        self.assertIn("alice blocks bob", self.page(f"{LIST}{self.block.pk}/delete/"))
+        self.admin.post(f"{LIST}{self.block.pk}/delete/", {"post": "yes"})
+
+        self.assertEqual(bob.post("/api/message", {"receiver": "alice", "content": "hi"}).status_code, 201)
+        self.assertIn(("Unblock User", "alice", "bob"), self.events())
+
+    def test_lifts_several(self):
+        other = Block.objects.create(blocker=self.carol, blocked=self.alice)
+
+        self.admin.post(LIST, {"action": "delete_selected", "_selected_action": [self.block.pk, other.pk], "post": "yes"})
+
+        self.assertFalse(Block.objects.exists())
+        self.assertCountEqual(self.events()[1:], [("Unblock User", "alice", "bob"), ("Unblock User", "carol", "alice")])
+
+    def test_is_no_place_to_add_or_change_one(self):
+        self.assertEqual(self.admin.get(f"{LIST}add/").status_code, 403)
+        self.assertEqual(self.admin.post(f"{LIST}{self.block.pk}/change/", {}).status_code, 403)
+
+    def test_costs_the_same_for_more(self):
+        with self.assertNumQueries(5):  # session, operator, two counts, rows
+            self.page(LIST)
+
+        Block.objects.create(blocker=self.carol, blocked=self.alice)
+        Block.objects.create(blocker=self.carol, blocked=self.bob)
+        with self.assertNumQueries(5):
+            self.page(LIST)
