@@ -1,3 +1,5 @@
+import re
+
 from rest_framework import serializers
 
 
@@ -25,3 +27,12 @@ class TextField(StringField):
         if not text.strip():
             self.fail("blank")
         return text
+
+
+class WholeNumberField(serializers.IntegerField):
+    """A JSON integer, or its digits where a form sends them: the framework's own takes `5.0`, `" 5"` and `"1_0"` as well."""
+
+    def to_internal_value(self, data):
+        if isinstance(data, float) or (isinstance(data, str) and not re.fullmatch("[0-9]+", data)):
+            self.fail("invalid")
+        return super().to_internal_value(data)

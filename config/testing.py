@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import random
 import re
 import signal
 import socket
@@ -15,7 +16,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -170,9 +171,13 @@ def test_database_url() -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """None of those that the system gives to clients: one that tries such a port while nobody listens may be connected to
+    itself, and the service then finds it taken."""
+    while True:
+        port = random.randrange(10_000, 32_000)  # noqa: S311 - no secret
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class Service:
@@ -203,14 +208,15 @@ class Service:
             start_new_session=True,
         )
         deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 if self.request("GET", "/readyz")[0] == 200:
                     return
             except OSError:
                 time.sleep(0.1)
-        self.kill()
-        raise TimeoutError("The service did not start within 30 seconds.")
+        if self.process.poll() is None:
+            self.kill()
+        raise TimeoutError("The service ended at once, or did not start within 30 seconds.")
 
     def stop(self) -> None:
         self.process.terminate()

@@ -122,7 +122,7 @@ def mark_read(*, conversation: Conversation, up_to: int) -> Conversation:
         mailbox.unread = F("unread") - marked
         mailbox.save(update_fields=["unread"])
         Conversation.objects.filter(pk=conversation.pk).update(unread=F("unread") - marked)
-    conversation.refresh_from_db(fields=["unread"])
+        conversation.refresh_from_db(fields=["unread"])
     if marked:
         record_event("Read Conversation", who=reader.username, whom=partner.username)
     return conversation

@@ -73,13 +73,16 @@ class MessageFilter(django_filters.FilterSet):
 
     def stored_count(self) -> int | None:
         """How many messages the list holds, as counted when they were sent; None for those of a day."""
-        return None if self.form.cleaned_data["date"] else getattr(self.counted(), self.counter)
+        return None if self.form.cleaned_data["date"] else self.count_in(self.counted())
 
     def counted(self) -> Mailbox | Conversation:
         partner = self.form.cleaned_data[self.partner_parameter]
         if partner is None:
             return Mailbox.objects.of(self.request.user)
         return Conversation.objects.between(self.request.user, partner)
+
+    def count_in(self, counted: Mailbox | Conversation) -> int:
+        return getattr(counted, self.counter)
 
 
 class MailboxFilter(MessageFilter):
@@ -108,11 +111,13 @@ class ReceivedFilter(MessageFilter):
     partner_parameter = "sender"
     counter = "received"
 
-    def stored_count(self):
-        received, unread = super().stored_count(), self.form.cleaned_data["unread"]
-        if received is None or unread is None:
-            return received
-        return self.counted().unread if unread else received - self.counted().unread
+    def count_in(self, counted):
+        match self.form.cleaned_data["unread"]:
+            case True:
+                return counted.unread
+            case False:
+                return counted.received - counted.unread
+        return super().count_in(counted)
 
 
 class ConversationFilter(django_filters.FilterSet):

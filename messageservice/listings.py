@@ -1,6 +1,7 @@
 """Lists of messages that know how long they are without counting."""
 
 from collections.abc import Callable
+from functools import cached_property
 
 from django.contrib.auth.models import User
 
@@ -34,7 +35,10 @@ class MailboxListing:
     def __init__(self, user: User, messages: MessageQuerySet) -> None:
         self.user = user
         self.messages = messages
-        self.total = Mailbox.objects.of(user).total
+
+    @cached_property
+    def total(self) -> int:
+        return Mailbox.objects.of(self.user).total
 
     def count(self) -> int:
         return self.total

@@ -2,7 +2,7 @@ from rest_framework import serializers
 
 from accounts.serializers import UsernameField
 from config.schema import examples
-from config.serializers import TextField
+from config.serializers import TextField, WholeNumberField
 from messageservice.models import Conversation, Message
 
 LONGEST_CONTENT = 10_000  # characters
@@ -46,5 +46,5 @@ class ReadSerializer(serializers.Serializer):
     """Up to which message a conversation is read, and what is left in it."""
 
     user = UsernameField(source="partner", read_only=True)
-    up_to = serializers.IntegerField(min_value=1, max_value=2**63 - 1, write_only=True)
+    up_to = WholeNumberField(min_value=1, max_value=2**63 - 1, write_only=True)
     unread = serializers.IntegerField(read_only=True)

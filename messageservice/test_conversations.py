@@ -1,0 +1,636 @@
+"""One message, one conversation, the list of conversations, and marking as read."""
+
+from django.db import connection
+from rest_framework.test import APIClient
+
+from accounts.authentication import issue_token
+from blocking.models import Block
+from config.testing import ApiTestCase, ConcurrentTestCase, make_user, running_service
+from messageservice.models import Conversation, Mailbox, Message
+from messageservice.testing import EMPTY_PAGE, LISTS, MessageAssertions, shown, shown_time, stored
+
+NOT_FOUND = {"detail": "Not found."}
+NO_SUCH_MESSAGE = {"up_to": ["There is no such message in this conversation."]}
+READ = ("Read Conversation", "alice", "bob")
+
+
+class ReadAssertions(MessageAssertions):
+    def mark(self, up_to, partner: str = "bob", client: APIClient | None = None):
+        """alice's request to mark what the partner wrote to her as read."""
+        return (client or self.as_user(self.alice)).post(f"/api/conversation/{partner}/read", {"up_to": up_to})
+
+    def reads(self) -> list[tuple[str, str, str]]:
+        return [event for event in self.events() if event[0] == "Read Conversation"]
+
+    def read_of(self, *messages: Message) -> list[bool]:
+        """Whether each of the messages was read."""
+        return [Message.objects.get(pk=message.pk).read is not None for message in messages]
+
+
+class MessageTests(MessageAssertions, ApiTestCase):
+    def test_shows_the_message_to_sender_and_receiver(self):
+        message = stored(self.alice, self.bob, " to the letter\n")
+
+        for user in (self.alice, self.bob):
+            response = self.as_user(user).get(f"/api/message/{message.pk}")
+
+            self.assertEqual((response.status_code, response.json()), (200, shown(message)))
+
+    def test_shows_a_message_to_oneself(self):
+        message = stored(self.alice, self.alice)
+
+        response = self.as_user(self.alice).get(f"/api/message/{message.pk}")
+
+        self.assertEqual((response.status_code, response.json()), (200, shown(message)))
+
+    def test_shows_it_whoever_blocks_whom(self):
+        message = stored(self.alice, self.bob)
+        Block.objects.create(blocker=self.bob, blocked=self.alice)
+        Block.objects.create(blocker=self.alice, blocked=self.bob)
+
+        for user in (self.alice, self.bob):
+            self.assertEqual(self.as_user(user).get(f"/api/message/{message.pk}").json(), shown(message))
+
+    def test_is_not_there_for_others(self):
+        message = stored(self.alice, self.bob)
+
+        response = self.as_user(self.carol).get(f"/api/message/{message.pk}")
+
+        self.assertEqual((response.status_code, response.json()), (404, NOT_FOUND))
+
+    def test_answers_404_for_what_is_no_message(self):
+        message = stored(self.alice, self.bob)
+        client = self.as_user(self.alice)
+        numbers = (str(message.pk + 1), "0", str(2**63 - 1), str(2**63), "9" * 30, "9" * 5000)
+        others = (
+            "x",
+            "-1",
+            "1.5",
+            "+1",
+            "%201",
+            "%00",
+            f"{message.pk}%00",
+            f"{message.pk}%0A",
+            f"{message.pk}/",
+            "%EF%BC%91",
+        )
+        for pk in (*numbers, *others):
+            with self.subTest(pk=pk[:30]):
+                response = client.get(f"/api/message/{pk}")
+
+                self.assertEqual((response.status_code, response.json()), (404, NOT_FOUND))
+
+    def test_needs_a_token(self):
+        message = stored(self.alice, self.bob)
+
+        self.assertEqual(APIClient().get(f"/api/message/{message.pk}").status_code, 401)
+
+    def test_refuses_url_parameters(self):
+        message = stored(self.alice, self.bob)
+        for query in ("foo=1", "page=1", "before=1", "user=bob", "unread=true"):
+            with self.subTest(query=query):
+                response = self.as_user(self.alice).get(f"/api/message/{message.pk}?{query}")
+
+                self.assert_names(response, query.partition("=")[0])
+
+    def test_takes_no_other_method(self):
+        message = stored(self.alice, self.bob)
+        for method in ("post", "put", "patch", "delete"):
+            with self.subTest(method=method):
+                response = getattr(self.as_user(self.alice), method)(f"/api/message/{message.pk}")
+
+                self.assertEqual(response.status_code, 405)
+        self.assertEqual(Message.objects.count(), 1)
+
+    def test_costs_the_same_however_many_messages_there_are(self):
+        message = stored(self.alice, self.bob)
+        client = self.as_user(self.alice)
+        for more in (0, 30):
+            for _ in range(more):
+                stored(self.alice, self.bob)
+            with self.assertNumQueries(2):
+                client.get(f"/api/message/{message.pk}")
+
+
+class PartnerListTests(MessageAssertions, ApiTestCase):
+    """GET /api/message?user=; pages, cursors and random filters stand in test_cursors.py."""
+
+    def get(self, query: str, user=None):
+        return self.as_user(user or self.alice).get(f"/api/message?{query}")
+
+    def test_shows_both_directions_and_nobody_else(self):
+        sent, received = stored(self.alice, self.bob), stored(self.bob, self.alice)
+        for ends in ((self.alice, self.carol), (self.carol, self.bob), (self.bob, self.carol), (self.bob, self.bob)):
+            stored(*ends)
+        to_oneself = stored(self.alice, self.alice)
+
+        self.assertEqual(self.get("user=bob").json(), {**EMPTY_PAGE, "count": 2, "results": [shown(received), shown(sent)]})
+        self.assertEqual(self.get("user=alice", self.bob).json(), self.get("user=bob").json())
+        self.assertEqual(self.get("user=alice").json(), {**EMPTY_PAGE, "count": 1, "results": [shown(to_oneself)]})
+
+    def test_is_empty_where_they_never_wrote_to_each_other(self):
+        stored(self.alice, self.carol)
+        stored(self.carol, self.bob)
+        for name in ("bob", "alice"):
+            with self.subTest(name=name):
+                response = self.get(f"user={name}")
+
+                self.assertEqual((response.status_code, response.json()), (200, EMPTY_PAGE))
+
+    def test_refuses_a_user_who_is_not_there(self):
+        stored(self.alice, self.bob)
+        for name in ("nobody", "Bob", "", "%20bob", "bob%00", "%00", "%ff", "b" * 9000, str(self.bob.pk)):
+            with self.subTest(name=name[:9]):
+                self.assert_names(self.get(f"user={name}"), "user")
+        self.assert_names(self.get("user=bob&user=carol"), "user")
+
+    def test_has_pages_that_keep_the_filter(self):
+        messages = [stored(*ends) for ends in ((self.alice, self.bob), (self.bob, self.alice)) * 2]
+        stored(self.alice, self.carol)
+
+        second = self.get("user=bob&page_size=1&page=2").json()
+
+        self.assertEqual(
+            second,
+            {
+                "count": 4,
+                "next": "http://testserver/api/message?page=3&page_size=1&user=bob",
+                "previous": "http://testserver/api/message?page_size=1&user=bob",
+                "results": [shown(messages[2])],
+            },
+        )
+        self.assertEqual(self.get("user=bob&page_size=1&page=5").status_code, 404)
+
+    def test_costs_the_same_however_many_messages_there_are(self):
+        client = self.as_user(self.alice)
+        for more in (1, 30):
+            for _ in range(more):
+                stored(self.alice, self.bob)
+            with self.assertNumQueries(4):
+                client.get("/api/message?user=bob")
+
+
+class UnreadFilterTests(ReadAssertions, ApiTestCase):
+    def get(self, query: str):
+        return self.as_user(self.alice).get(f"/api/message/received?{query}")
+
+    def test_keeps_what_is_unread_or_what_is_read(self):
+        day = f"{stored(self.alice, self.bob).created:%Y-%m-%d}"
+        first, second = stored(self.bob, self.alice), stored(self.bob, self.alice)
+        carols, to_oneself = stored(self.carol, self.alice), stored(self.alice, self.alice)
+        self.mark(first.pk)
+        expected = {
+            "unread=true": [carols, second],
+            "unread=false": [to_oneself, first],
+            "unread=true&sender=bob": [second],
+            "unread=false&sender=bob": [first],
+            "unread=true&sender=carol": [carols],
+            "unread=false&sender=carol": [],
+            "unread=true&sender=alice": [],
+            "unread=false&sender=alice": [to_oneself],
+            f"unread=true&date={day}": [carols, second],
+            f"unread=false&date={day}&sender=bob": [first],
+            "unread=true&date=2020-01-05": [],
+        }
+        for query, messages in expected.items():
+            with self.subTest(query=query):
+                page = self.get(query).json()
+
+                self.assertEqual([row["id"] for row in page["results"]], [message.pk for message in messages])
+                self.assertEqual(page, {**EMPTY_PAGE, "count": len(messages), "results": page["results"]})
+
+    def test_has_pages_that_keep_the_filter(self):
+        for _ in range(3):
+            stored(self.bob, self.alice)
+
+        page = self.get("unread=true&page_size=2").json()
+
+        self.assertEqual((page["count"], len(page["results"])), (3, 2))
+        self.assertEqual(page["next"], "http://testserver/api/message/received?page=2&page_size=2&unread=true")
+        self.assertEqual(self.get("unread=true&page_size=2&page=3").status_code, 404)
+        self.assertEqual(self.get("unread=false&page=2").status_code, 404)
+
+    def test_refuses_what_is_neither_true_nor_false(self):
+        for value in ("True", "FALSE", "1", "0", "", "yes", "null", "%20true", "true%00", "%ff", "true&unread=true"):
+            with self.subTest(value=value):
+                self.assert_names(self.get(f"unread={value}"), "unread")
+
+    def test_is_of_received_alone(self):
+        for path in ("/api/message", "/api/message/sent"):
+            with self.subTest(path=path):
+                self.assert_names(self.as_user(self.alice).get(f"{path}?unread=true"), "unread")
+
+    def test_costs_the_same_however_many_messages_there_are(self):
+        client = self.as_user(self.alice)
+        for more in (1, 30):
+            for _ in range(more):
+                stored(self.bob, self.alice)
+            for query, queries in (("unread=true", 3), ("unread=false", 3), ("unread=true&sender=bob", 4)):
+                with self.subTest(query=query), self.assertNumQueries(queries):
+                    client.get(f"/api/message/received?{query}")
+
+
+class ConversationListTests(ReadAssertions, ApiTestCase):
+    path = "/api/conversation"
+
+    def get(self, query: str = "", user=None):
+        return self.as_user(user or self.alice).get(f"{self.path}?{query}" if query else self.path)
+
+    def users(self, query: str = "") -> list[str]:
+        return [row["user"] for row in self.get(query).json()["results"]]
+
+    def test_has_a_row_for_each_partner_latest_first(self):
+        stored(self.bob, self.alice)
+        from_carol = stored(self.carol, self.alice)
+        to_oneself = stored(self.alice, self.alice)
+        stored(self.bob, self.carol)
+        stored(self.bob, self.alice)
+        to_bob = stored(self.alice, self.bob)
+
+        response = self.get()
+
+        self.assertEqual(response.status_code, 200)
+        self.assertEqual(
+            response.json(),
+            {
+                **EMPTY_PAGE,
+                "count": 3,
+                "results": [
+                    {"user": "bob", "last_message": shown(to_bob), "unread": 2},
+                    {"user": "alice", "last_message": shown(to_oneself), "unread": 0},
+                    {"user": "carol", "last_message": shown(from_carol), "unread": 1},
+                ],
+            },
+        )
+        self.assertEqual(
+            self.get(user=self.bob).json()["results"][0], {"user": "alice", "last_message": shown(to_bob), "unread": 1}
+        )
+
+    def test_a_message_brings_its_conversation_to_the_top(self):
+        stored(self.alice, self.bob)
+        stored(self.carol, self.alice)
+        before = self.users()
+
+        stored(self.bob, self.alice)
+
+        self.assertEqual((before, self.users()), (["carol", "bob"], ["bob", "carol"]))
+
+    def test_shows_when_the_last_message_was_read(self):
+        message = stored(self.bob, self.alice)
+        self.mark(message.pk)
+
+        for user in (self.alice, self.bob):
+            (row,) = self.get(user=user).json()["results"]
+
+            self.assertEqual(row["last_message"], shown(Message.objects.get()))
+            self.assertTime(row["last_message"]["read"])
+            self.assertEqual(row["unread"], 0)
+
+    def test_keeps_those_with_something_unread(self):
+        message = stored(self.bob, self.alice)
+        stored(self.carol, self.alice)
+        stored(self.alice, self.alice)
+        stored(self.alice, make_user("dave"))
+
+        self.assertEqual((self.users("unread=true"), self.users("unread=false")), (["carol", "bob"], ["dave", "alice"]))
+        self.assertEqual(self.get("unread=true").json()["count"], 2)
+        self.mark(message.pk)
+        self.assertEqual((self.users("unread=true"), self.users("unread=false")), (["carol"], ["dave", "alice", "bob"]))
+
+    def test_is_empty_where_there_is_nothing(self):
+        stored(self.bob, self.carol)
+        for query in ("", "unread=true", "unread=false", "page=1"):
+            with self.subTest(query=query):
+                self.assertEqual(self.get(query).json(), EMPTY_PAGE)
+
+    def test_has_pages(self):
+        for number in range(21):
+            stored(make_user(f"user{number}"), self.alice)
+        names = [f"user{number}" for number in range(20, -1, -1)]
+
+        page = self.get().json()
+
+        self.assertEqual((page["count"], page["previous"]), (21, None))
+        self.assertEqual([row["user"] for row in page["results"]], names[:20])
+        self.assertEqual(page["next"], "http://testserver/api/conversation?page=2")
+        self.assertEqual(self.users("page=2"), names[20:])
+        self.assertEqual(
+            self.get("unread=true&page_size=10&page=2").json(),
+            {
+                "count": 21,
+                "next": "http://testserver/api/conversation?page=3&page_size=10&unread=true",
+                "previous": "http://testserver/api/conversation?page_size=10&unread=true",
+                "results": self.get("page_size=10&page=2").json()["results"],
+            },
+        )
+        self.assertEqual(self.get("page=3").status_code, 404)
+        self.assertEqual(self.get("page=0").status_code, 404)
+        self.assert_names(self.get("page_size=101"), "page_size")
+
+    def test_refuses_parameters_that_are_unknown_empty_doubled_or_wrong(self):
+        for query in ("before=1", "after=0", "user=bob", "date=2020-01-05", "foo=1", "unread=", "unread=1", "unread=True"):
+            with self.subTest(query=query):
+                self.assert_names(self.get(query), query.partition("=")[0])
+        self.assert_names(self.get("unread=true&unread=true"), "unread")
+
+    def test_needs_a_token(self):
+        self.assertEqual(APIClient().get(self.path).status_code, 401)
+
+    def test_takes_no_other_method(self):
+        for method in ("post", "put", "delete"):
+            self.assertEqual(getattr(self.as_user(self.alice), method)(self.path).status_code, 405)
+
+    def test_costs_the_same_however_many_there_are(self):
+        client = self.as_user(self.alice)
+        for number in range(2):
+            for position in range(1 + 9 * number):
+                stored(make_user(f"user{number}-{position}"), self.alice)
+            for query in ("", "?unread=true"):
+                with self.subTest(number=number, query=query), self.assertNumQueries(3):
+                    client.get(f"{self.path}{query}")
+
+
+class ReadTests(ReadAssertions, ApiTestCase):
+    def setUp(self):
+        super().setUp()
+        self.client = self.as_user(self.alice)
+
+    def assert_refused(self, response) -> None:
+        self.assert_names(response, "up_to")
+        self.assertFalse(Message.objects.filter(read__isnull=False).exists())
+        self.assertEqual(self.reads(), [])
+
+    def test_marks_up_to_and_with_the_message(self):
+        messages = [stored(self.bob, self.alice) for _ in range(3)]
+
+        response = self.mark(messages[1].pk)
+
+        self.assertEqual((response.status_code, response.json()), (200, {"user": "bob", "unread": 1}))
+        self.assertEqual(self.read_of(*messages), [True, True, False])
+        self.assertEqual(self.reads(), [READ])
+        self.assert_counters_agree()
+
+    def test_marks_all_up_to_the_last(self):
+        messages = [stored(self.bob, self.alice) for _ in range(3)]
+
+        response = self.mark(messages[-1].pk)
+
+        self.assertEqual((response.status_code, response.json()), (200, {"user": "bob", "unread": 0}))
+        self.assertEqual(self.read_of(*messages), [True] * 3)
+        self.assertEqual(len(set(Message.objects.values_list("read"))), 1)
+        self.assert_counters_agree()
+
+    def test_sender_and_receiver_see_when(self):
+        message = stored(self.bob, self.alice)
+        unread = [self.as_user(user).get(f"/api/message/{message.pk}").json() for user in (self.alice, self.bob)]
+
+        self.mark(message.pk)
+
+        read = shown_time(Message.objects.get().read)
+        self.assertEqual(unread, [shown(message)] * 2)
+        self.assertIsNone(unread[0]["read"])
+        self.assertTime(read)
+        for user, path in ((self.alice, "received"), (self.bob, "sent")):
+            client = self.as_user(user)
+            self.assertEqual(client.get(f"/api/message/{message.pk}").json(), {**shown(message), "read": read})
+            for page in (client.get("/api/message").json(), client.get(f"/api/message/{path}").json()):
+                self.assertEqual(page["results"], [{**shown(message), "read": read}])
+
+    def test_takes_a_message_that_the_reader_sent(self):
+        first, own, last = stored(self.bob, self.alice), stored(self.alice, self.bob), stored(self.bob, self.alice)
+
+        response = self.mark(own.pk)
+
+        self.assertEqual((response.status_code, response.json()), (200, {"user": "bob", "unread": 1}))
+        self.assertEqual(self.read_of(first, own, last), [True, False, False])
+        self.assert_counters_agree()
+
+    def test_is_repeatable_and_never_undone(self):
+        first, second, third = (stored(self.bob, self.alice) for _ in range(3))
+        self.mark(second.pk)
+        read = Message.objects.get(pk=first.pk).read
+
+        responses = [self.mark(up_to.pk) for up_to in (second, first)]
+
+        self.assertEqual([response.json() for response in responses], [{"user": "bob", "unread": 1}] * 2)
+        self.assertEqual(self.reads(), [READ])
+        self.assertEqual(self.mark(third.pk).json(), {"user": "bob", "unread": 0})
+        self.assertEqual([Message.objects.get(pk=message.pk).read for message in (first, second)], [read, read])
+        self.assertGreater(Message.objects.get(pk=third.pk).read, read)
+        self.assertEqual(self.reads(), [READ, READ])
+        self.assert_counters_agree()
+
+    def test_marks_what_that_user_sent_one_and_nothing_else(self):
+        others = [
+            stored(*ends)
+            for ends in (
+                (self.carol, self.alice),
+                (self.alice, self.bob),
+                (self.alice, self.carol),
+                (self.carol, self.bob),
+                (self.bob, self.carol),
+            )
+        ]
+        message = stored(self.bob, self.alice)
+
+        response = self.mark(message.pk)
+
+        self.assertEqual(response.json(), {"user": "bob", "unread": 0})
+        self.assertEqual(self.read_of(message, *others), [True] + [False] * 5)
+        self.assert_counters_agree()
+
+    def test_message_to_oneself_is_born_read(self):
+        response = self.client.post("/api/message", {"receiver": "alice", "content": "milk"}).json()
+        message = Message.objects.get()
+
+        marked = self.mark(message.pk, partner="alice")
+
+        self.assertEqual(response["read"], response["created"])
+        self.assertEqual((marked.status_code, marked.json()), (200, {"user": "alice", "unread": 0}))
+        self.assertEqual(shown(Message.objects.get()), response)
+        self.assertEqual(self.reads(), [])
+        self.assert_counters_agree()
+
+    def test_works_with_a_block_between_the_two(self):
+        message = stored(self.bob, self.alice)
+        Block.objects.create(blocker=self.alice, blocked=self.bob)
+        Block.objects.create(blocker=self.bob, blocked=self.alice)
+
+        response = self.mark(message.pk)
+
+        self.assertEqual((response.status_code, response.json()), (200, {"user": "bob", "unread": 0}))
+        self.assertEqual(self.read_of(message), [True])
+
+    def test_reads_a_form(self):
+        message = stored(self.bob, self.alice)
+
+        response = self.client.post(
+            "/api/conversation/bob/read", f"up_to={message.pk}", content_type="application/x-www-form-urlencoded"
+        )
+
+        self.assertEqual((response.status_code, response.json()), (200, {"user": "bob", "unread": 0}))
+
+    def test_refuses_what_is_no_id(self):
+        pk = stored(self.bob, self.alice).pk
+        texts = ("", " ", "x", "1.5", f" {pk}", f"+{pk}", f"{pk}.0", f"{pk}_0", f"{pk}\0", "9" * 30, "9" * 5000, "１")  # noqa: RUF001
+        for up_to in (None, True, False, 0, -1, 1.5, float(pk), 1e300, 10**30, 2**63, [], [pk], {}, {"id": pk}, *texts):
+            with self.subTest(up_to=str(up_to)[:30]):
+                self.assert_refused(self.mark(up_to))
+
+    def test_refuses_a_body_without_it(self):
+        stored(self.bob, self.alice)
+
+        self.assert_refused(self.client.post("/api/conversation/bob/read"))
+        self.assert_refused(self.client.post("/api/conversation/bob/read", {"upto": 1}))
+        self.assert_names(self.client.post("/api/conversation/bob/read", [1]), "non_field_errors")
+
+    def test_refuses_a_message_of_another_conversation(self):
+        stored(self.bob, self.alice)
+        others = [
+            stored(*ends)
+            for ends in ((self.carol, self.alice), (self.alice, self.carol), (self.bob, self.carol), (self.bob, self.bob))
+        ]
+        for pk in (*[message.pk for message in others], others[-1].pk + 1, 2**63 - 1):
+            with self.subTest(pk=pk):
+                response = self.mark(pk)
+
+                self.assertEqual(response.json(), NO_SUCH_MESSAGE)
+                self.assertEqual(response.status_code, 400)
+                self.assertFalse(Message.objects.get(sender=self.bob, receiver=self.alice).read)
+        self.assertEqual(self.reads(), [])
+        self.assert_counters_agree()
+
+    def test_answers_404_where_there_is_no_conversation(self):
+        message = stored(self.bob, self.alice)
+        names = ("nobody", "carol", "alice", "Bob", "BOB", "bob%00", "%00", "%ff", "bob%20", "bob%0A", "b" * 5000)
+        for name in (*names, "..", str(self.bob.pk)):
+            for body in ({"up_to": message.pk}, {}):
+                with self.subTest(name=name[:9], body=body):
+                    response = self.client.post(f"/api/conversation/{name}/read", body)
+
+                    self.assertEqual((response.status_code, response.json()), (404, NOT_FOUND))
+        self.assertEqual(self.read_of(message), [False])
+        self.assertEqual(self.reads(), [])
+
+    def test_needs_a_token(self):
+        message = stored(self.bob, self.alice)
+
+        self.assertEqual(self.mark(message.pk, client=APIClient()).status_code, 401)
+        self.assertEqual(self.read_of(message), [False])
+
+    def test_refuses_url_parameters_and_other_methods(self):
+        message = stored(self.bob, self.alice)
+
+        self.assert_names(self.client.post("/api/conversation/bob/read?up_to=1", {"up_to": message.pk}), "up_to")
+        for method in ("get", "put", "patch", "delete"):
+            self.assertEqual(getattr(self.client, method)("/api/conversation/bob/read").status_code, 405)
+        self.assertEqual(self.read_of(message), [False])
+
+    def test_costs_the_same_however_many_messages_there_are(self):
+        for more in (1, 30):
+            for _ in range(more):
+                last = stored(self.bob, self.alice)
+            with self.assertNumQueries(10):
+                self.mark(last.pk, client=self.client)
+        with self.assertNumQueries(10):
+            self.mark(last.pk, client=self.client)
+
+
+class NoGetChangesAnythingTests(ReadAssertions, ApiTestCase):
+    def contents(self) -> list[tuple]:
+        rows = []
+        with connection.cursor() as cursor:
+            for table in connection.introspection.table_names(cursor):
+                cursor.execute(f"SELECT * FROM {connection.ops.quote_name(table)}")  # noqa: S608 - the database's own names
+                rows.append((table, sorted(cursor.fetchall(), key=repr)))
+        return rows
+
+    def test_no_get_changes_anything(self):
+        message = stored(self.bob, self.alice)
+        for ends in ((self.alice, self.bob), (self.alice, self.alice), (self.carol, self.alice)):
+            stored(*ends)
+        Block.objects.create(blocker=self.alice, blocked=self.carol)
+        clients = [self.as_user(user) for user in (self.alice, self.bob, make_user("dave"))]
+        paths = [f"/api/message/{message.pk}", "/api/conversation", "/api/conversation?unread=true", "/api/block"]
+        paths += ["/api/auth/user", "/api/message/received?unread=true", "/api/message?user=bob", "/healthz", "/readyz"]
+        paths += [f"{path}{query}" for path in LISTS for query in ("", "?page=2&page_size=1", "?before=9", "?after=0")]
+        before = self.contents()
+
+        for client in clients:
+            for path in paths:
+                self.assertIn(client.get(path).status_code, (200, 404), path)
+                self.assertIn(client.head(path).status_code, (200, 404), path)
+
+        self.assertEqual(self.contents(), before)
+        self.assertIsNone(Message.objects.get(pk=message.pk).read)
+
+
+class ReadAtOnceTests(ReadAssertions, ConcurrentTestCase):
+    ROUNDS = 5
+
+    def test_reads_and_sends_in_both_directions(self):
+        last = [stored(self.alice, self.bob), stored(self.bob, self.alice)][-1].pk
+        alice, bob = ([self.as_user(user) for _ in range(5)] for user in (self.alice, self.bob))
+        deeds = (
+            lambda client, partner: client.post("/api/message", {"receiver": partner, "content": "hi"}),
+            lambda client, partner: self.mark(client.get("/api/message").json()["results"][0]["id"], partner, client),
+            lambda client, partner: self.mark(last, partner, client),
+        )
+
+        statuses = self.at_once(
+            *[
+                lambda deed=deed, client=client, partner=partner: [
+                    deed(client, partner).status_code for _ in range(self.ROUNDS)
+                ]
+                for clients, partner in ((alice, "bob"), (bob, "alice"))
+                for deed, client in zip((deeds[0], deeds[0], *deeds), clients, strict=True)
+            ]
+        )
+
+        expected = [[status] * self.ROUNDS for status in (201, 201, 201, 200, 200)]
+        self.assertEqual(statuses, expected * 2)
+        self.assert_counters_agree()
+
+    def test_of_many_that_mark_the_same_one_does(self):
+        message = stored(self.bob, self.alice)
+        clients = [self.as_user(self.alice) for _ in range(8)]
+
+        responses = self.at_once(*[lambda client=client: self.mark(message.pk, client=client) for client in clients])
+
+        self.assertEqual([response.json() for response in responses], [{"user": "bob", "unread": 0}] * 8)
+        self.assertEqual(self.reads(), [READ])
+        self.assert_counters_agree()
+
+    def test_reads_and_sends_in_four_processes(self):
+        names = ("alice", "bob")
+        tokens = {name: issue_token(getattr(self, name))[1] for name in names}
+        stored(self.alice, self.bob)
+
+        def send(name: str, partner: str) -> set[int]:
+            body = {"receiver": partner, "content": "hi"}
+            return {service.request("POST", "/api/message", body, tokens[name])[0] for _ in range(10)}
+
+        def read(name: str, partner: str) -> set[int]:
+            statuses = set()
+            for _ in range(10):
+                newest = service.request("GET", "/api/message?page_size=1", token=tokens[name])[1]["results"][0]["id"]
+                path = f"/api/conversation/{partner}/read"
+                statuses.add(service.request("POST", path, {"up_to": newest}, tokens[name])[0])
+            return statuses
+
+        with running_service(self.log_folder) as service:
+            answers = self.at_once(
+                *[
+                    lambda deed=deed, ends=ends: deed(*ends)
+                    for deed in (send, read)
+                    for ends in (names, names[::-1])
+                    for _ in range(3)
+                ]
+            )
+
+        self.assertEqual(answers, [{201}] * 6 + [{200}] * 6)
+        self.assertEqual(Message.objects.count(), 61)
+        self.assertEqual(self.log_lines("debug"), [])
+        self.assert_counters_agree()
+        self.assertEqual(Mailbox.objects.get(user=self.alice).total, 61)
+        self.assertEqual(Conversation.objects.count(), 2)

@@ -1,0 +1,368 @@
+"""The three message lists from an id on, and all lists against a plain Python model of them."""
+
+import random
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from rest_framework.test import APIClient
+
+from config.testing import ApiTestCase, make_user
+from messageservice.actions import mark_read
+from messageservice.models import Conversation, Message
+from messageservice.testing import EMPTY_PAGE, LISTS, MessageAssertions, page_from, rows_on, shown, shown_time, stored
+
+DAY = datetime(2020, 1, 5, 12, tzinfo=UTC)
+LARGEST_ID = 2**63 - 1
+EMPTY_CURSOR_PAGE = {"next": None, "previous": None, "results": []}
+SENDS = "alice>bob bob>alice bob>carol carol>alice alice>alice alice>carol carol>bob bob>alice alice>bob"
+ON_DAY = {"date": "2020-01-05"}
+FILTERED_LISTS = (
+    ("/api/message", {}),
+    ("/api/message", {"user": "bob"}),
+    ("/api/message", {"user": "alice"}),
+    ("/api/message", ON_DAY),
+    ("/api/message", {"user": "bob", **ON_DAY}),
+    ("/api/message/sent", {}),
+    ("/api/message/sent", {"receiver": "bob"}),
+    ("/api/message/sent", {"receiver": "bob", **ON_DAY}),
+    ("/api/message/received", {}),
+    ("/api/message/received", {"sender": "bob"}),
+    ("/api/message/received", ON_DAY),
+    ("/api/message/received", {"unread": "true"}),
+    ("/api/message/received", {"unread": "false"}),
+    ("/api/message/received", {"sender": "bob", "unread": "true", **ON_DAY}),
+)
+
+
+def query_of(url: str) -> dict[str, str]:
+    return dict(parse_qsl(urlsplit(url).query, strict_parsing=True))
+
+
+class CursorAssertions(MessageAssertions):
+    def page(self, client: APIClient, path: str, **parameters) -> dict:
+        response = client.get(path, parameters)
+        self.assertEqual(response.status_code, 200, response.content)
+        return response.json()
+
+    def assert_page(self, client, path, rows, *, direction, start, size, filters) -> None:
+        """The page from an id on is what the rows of the list say, and so are those that its two links lead to."""
+        page = self.page(client, path, **{direction: start}, page_size=size, **filters)
+
+        results, onward, back = page_from(rows, direction, start, size)
+        self.assertEqual(page.keys(), {"next", "previous", "results"})
+        self.assertEqual(page["results"], results)
+        opposite = {"before": "after", "after": "before"}[direction]
+        for link, leads, expected in (("next", direction, onward), ("previous", opposite, back)):
+            if not expected:
+                self.assertIsNone(page[link], link)
+                continue
+            parameters = query_of(page[link])
+            self.assertTrue(page[link].startswith(f"http://testserver{path}?"))
+            self.assertTrue(parameters.pop(leads).isdigit())
+            self.assertEqual(parameters, {**filters, "page_size": str(size)})
+            self.assertEqual(client.get(page[link]).json()["results"], expected, link)
+
+
+class CursorTests(CursorAssertions, ApiTestCase):
+    def setUp(self):
+        super().setUp()
+        self.client = self.as_user(self.alice)
+
+    def fill(self, rounds: int = 2) -> None:
+        """Messages in all directions, on two days, the first of bob's read; `rows` is how answers show them."""
+        for position, send in enumerate(SENDS.split() * rounds):
+            sender, receiver = (getattr(self, name) for name in send.split(">"))
+            stored(sender, receiver, created=DAY + timedelta(days=position % 2))
+        first = Message.objects.sent_by(self.bob).received_by(self.alice).order_by("pk")[0]
+        mark_read(conversation=Conversation.objects.between(self.alice, self.bob), up_to=first.pk)
+        self.rows = [shown(message) for message in Message.objects.select_related("sender", "receiver").newest_first()]
+
+    def walk(self, path: str, **parameters) -> list[list[int]]:
+        """The ids on each page from one to the last that `next` leads to."""
+        url, pages = f"{path}?{urlencode(parameters)}", []
+        while url:
+            page = self.client.get(url).json()
+            pages.append([row["id"] for row in page["results"]])
+            self.assertLess(len(pages), 100, "The links lead nowhere.")
+            url = page["next"]
+        return pages
+
+    def test_before_shows_what_is_next_older(self):
+        first, second, third, fourth = (stored(self.alice, self.bob, str(number)) for number in range(4))
+
+        page = self.page(self.client, "/api/message", before=fourth.pk, page_size=2)
+
+        self.assertEqual(
+            page,
+            {
+                "next": f"http://testserver/api/message?before={second.pk}&page_size=2",
+                "previous": f"http://testserver/api/message?after={third.pk}&page_size=2",
+                "results": [shown(third), shown(second)],
+            },
+        )
+        self.assertEqual(self.client.get(page["next"]).json()["results"], [shown(first)])
+        self.assertEqual(self.client.get(page["previous"]).json()["results"], [shown(fourth)])
+
+    def test_after_shows_what_is_next_newer_and_newest_first(self):
+        first, second, third, fourth = (stored(self.bob, self.alice, str(number)) for number in range(4))
+
+        page = self.page(self.client, "/api/message/received", after=first.pk, page_size=2)
+
+        self.assertEqual(
+            page,
+            {
+                "next": f"http://testserver/api/message/received?after={third.pk}&page_size=2",
+                "previous": f"http://testserver/api/message/received?before={second.pk}&page_size=2",
+                "results": [shown(third), shown(second)],
+            },
+        )
+        self.assertEqual(self.client.get(page["next"]).json()["results"], [shown(fourth)])
+        self.assertEqual(self.client.get(page["previous"]).json()["results"], [shown(first)])
+
+    def test_holds_twenty_rows_unless_told(self):
+        messages = [stored(self.alice, self.alice) for _ in range(21)]
+        ids = [message.pk for message in messages[::-1]]
+
+        for path in LISTS:
+            with self.subTest(path=path):
+                before, after = self.page(self.client, path, before=ids[0] + 1), self.page(self.client, path, after=0)
+
+                self.assertEqual([row["id"] for row in before["results"]], ids[:20])
+                self.assertEqual([row["id"] for row in after["results"]], ids[1:])
+
+    def test_walks_visit_every_row_once(self):
+        self.fill()
+        for path, filters in FILTERED_LISTS:
+            ids = [row["id"] for row in rows_on(path, "alice", self.rows, filters)]
+            for size in (1, 3, 100):
+                with self.subTest(path=path, filters=filters, size=size):
+                    older = [ids[start : start + size] for start in range(0, len(ids), size)]
+                    newer = [ids[::-1][start : start + size][::-1] for start in range(0, len(ids), size)]
+
+                    self.assertTrue(ids)
+                    self.assertEqual(self.walk(path, before=self.rows[0]["id"] + 1, page_size=size, **filters), older)
+                    self.assertEqual(self.walk(path, after=0, page_size=size, **filters), newer)
+
+    def test_begins_at_every_id_there_is_and_at_those_that_are_not(self):
+        self.fill(rounds=1)
+        newest, oldest = self.rows[0]["id"], self.rows[-1]["id"]
+        starts = (*range(max(0, oldest - 2), newest + 4), 0, LARGEST_ID, LARGEST_ID + 1, 10**18 - 1, 10**18, int("9" * 30))
+        for path in LISTS:
+            rows = rows_on(path, "alice", self.rows, {})
+            for start in starts:
+                for direction in ("before", "after"):
+                    with self.subTest(path=path, direction=direction, start=start):
+                        self.assert_page(self.client, path, rows, direction=direction, start=start, size=2, filters={})
+
+    def test_filtered_begins_anywhere(self):
+        self.fill()
+        starts = (0, *(row["id"] for row in self.rows[::5]), self.rows[0]["id"] + 1, int("9" * 30))
+        for path, filters in FILTERED_LISTS:
+            rows = rows_on(path, "alice", self.rows, filters)
+            for start in starts:
+                for direction in ("before", "after"):
+                    with self.subTest(path=path, filters=filters, direction=direction, start=start):
+                        self.assert_page(self.client, path, rows, direction=direction, start=start, size=2, filters=filters)
+
+    def test_reads_zeros_in_front(self):
+        message = stored(self.alice, self.bob)
+
+        page = self.page(self.client, "/api/message", after=f"{0:040}{message.pk - 1}")
+
+        self.assertEqual(page["results"], [shown(message)])
+
+    def test_is_empty_where_there_is_nothing(self):
+        stored(self.bob, self.carol)
+        for path, filters in FILTERED_LISTS:
+            for cursor in ({"before": "0"}, {"before": "9" * 5000}, {"after": "0"}, {"after": "9" * 5000}):
+                with self.subTest(path=path, filters=filters, cursor=[*cursor]):
+                    self.assertEqual(self.page(self.client, path, **cursor, **filters), EMPTY_CURSOR_PAGE)
+
+    def test_shows_what_comes_in_while_one_walks(self):
+        seen, url = [], "/api/message/received?after=0&page_size=2"
+        messages = [stored(self.bob, self.alice) for _ in range(5)]
+
+        for _ in range(6):
+            page = self.client.get(url).json()
+            seen += [row["id"] for row in page["results"]][::-1]
+            if len(messages) < 8:
+                messages.append(stored(self.carol, self.alice))
+                stored(self.alice, self.carol)
+            url = page["next"] or f"/api/message/received?after={seen[-1]}&page_size=2"
+
+        self.assertEqual(seen, [message.pk for message in messages])
+        self.assertEqual(self.client.get(url).json()["results"], [])
+
+    def test_refuses_what_is_no_id(self):
+        stored(self.alice, self.bob)
+        values = "-1 -0 1.5 1.0 x 1x 0x1 1e3 1_0 %2B1 %201 1%20 1%0A 1%00 %00 %ff %EF%BC%91 %D9%A1 null true"
+        for path in LISTS:
+            for name in ("before", "after"):
+                for value in values.split():
+                    with self.subTest(path=path, name=name, value=value):
+                        self.assert_names(self.client.get(f"{path}?{name}={value}"), name)
+
+    def test_refuses_cursors_that_are_empty_doubled_or_misspelt(self):
+        for path in LISTS:
+            for query, name in (
+                ("before=", "before"),
+                ("after=", "after"),
+                ("before=1&before=2", "before"),
+                ("after=1&after=1", "after"),
+                ("Before=1", "Before"),
+                ("cursor=1", "cursor"),
+            ):
+                with self.subTest(path=path, query=query):
+                    self.assert_names(self.client.get(f"{path}?{query}"), name)
+
+    def test_refuses_cursors_beside_each_other_and_beside_pages(self):
+        stored(self.alice, self.bob)
+        for path in LISTS:
+            for names in (("before", "after"), ("before", "page"), ("after", "page"), ("before", "after", "page")):
+                with self.subTest(path=path, names=names):
+                    self.assert_names(self.client.get(path, dict.fromkeys(names, 1)), *names)
+
+    def test_refuses_wrong_filters_and_page_sizes_beside_a_cursor(self):
+        for query, name in (
+            ("before=9&user=nobody", "user"),
+            ("after=0&date=2020-02-30", "date"),
+            ("before=9&page_size=101", "page_size"),
+            ("after=0&page_size=0", "page_size"),
+        ):
+            with self.subTest(query=query):
+                self.assert_names(self.client.get(f"/api/message?{query}"), name)
+
+    def test_needs_a_token(self):
+        for path in LISTS:
+            with self.subTest(path=path):
+                self.assertEqual(APIClient().get(f"{path}?after=0").status_code, 401)
+
+    def test_costs_the_same_at_any_depth_and_however_many_messages_there_are(self):
+        """Authentication, rows, and whether the other direction has any; each range of places is found by two more."""
+        calls = (
+            ("/api/message", {}, 7),
+            ("/api/message", {"user": "bob"}, 4),
+            ("/api/message", {"user": "bob", **ON_DAY}, 4),
+            ("/api/message/sent", {}, 3),
+            ("/api/message/sent", {"receiver": "bob"}, 4),
+            ("/api/message/received", {"unread": "true"}, 3),
+            ("/api/message/received", {"sender": "bob", "unread": "true", **ON_DAY}, 4),
+        )
+        ids = [stored(*ends, created=DAY).pk for ends in ((self.alice, self.bob), (self.bob, self.alice)) * 3]
+        for more in (0, 54):
+            ids += [stored(*ends, created=DAY).pk for ends in ((self.alice, self.bob), (self.bob, self.alice)) * (more // 2)]
+            for start in (ids[1], ids[len(ids) // 2], ids[-1]):
+                for path, filters, queries in calls:
+                    for direction in ("before", "after"):
+                        parameters = {direction: start, "page_size": 2, **filters}
+                        with self.subTest(path=path, rows=len(ids), **parameters), self.assertNumQueries(queries):
+                            self.page(self.client, path, **parameters)
+
+
+class RandomTests(CursorAssertions, ApiTestCase):
+    """Random sends and reading marks; every list, page and cursor must show what a plain list of all messages gives."""
+
+    SEED = 1
+    STEPS = 300
+    NAMES = ("alice", "bob", "carol", "dave", "erin", "frank")
+
+    def setUp(self):
+        super().setUp()
+        self.random = random.Random(self.SEED)  # noqa: S311 - no secret
+        self.users = {"alice": self.alice, "bob": self.bob, "carol": self.carol}
+        self.users |= {name: make_user(name) for name in self.NAMES if name not in self.users}
+        self.clients = {name: self.as_user(user) for name, user in self.users.items()}
+        self.rows: list[dict] = []  # all messages as answers show them, newest first
+
+    def test_every_answer_is_what_a_plain_list_gives(self):
+        deeds = {self.send: 6, self.read: 2, self.look_at_page: 5, self.look_from_id: 8, self.look_at_conversations: 2}
+        for step in range(self.STEPS):
+            (deed,) = self.random.choices([*deeds], [*deeds.values()])
+            with self.subTest(seed=self.SEED, step=step, deed=deed.__name__):
+                deed()
+
+        self.assertGreater(len(self.rows), self.STEPS // 8)
+        self.assert_counters_agree()
+
+    def a_user(self) -> str:
+        """Mostly one of few, so that their lists grow long; frank sends nothing, but to himself."""
+        return self.random.choices(self.NAMES, (8, 8, 4, 2, 1, 1))[0]
+
+    def an_id(self) -> int:
+        newest = self.rows[0]["id"] if self.rows else 0
+        oldest = self.rows[-1]["id"] if self.rows else 0
+        return self.random.choice((0, newest + 1, 10**30, *[self.random.randint(oldest, newest)] * 9))
+
+    def a_list(self) -> tuple[str, str, dict[str, str], list[dict]]:
+        """A user, one of their lists, filters for it, and its rows."""
+        user, path = self.a_user(), self.random.choice(LISTS)
+        day = DAY + timedelta(days=self.random.randint(0, 3))
+        possible = {
+            "/api/message": {"user": self.a_user()},
+            "/api/message/sent": {"receiver": self.a_user()},
+            "/api/message/received": {"sender": self.a_user(), "unread": self.random.choice(("true", "false"))},
+        }[path] | {"date": f"{day:%Y-%m-%d}"}
+        filters = {name: value for name, value in possible.items() if self.random.random() < 0.4}
+        return user, path, filters, rows_on(path, user, self.rows, filters)
+
+    def send(self) -> None:
+        sender, receiver = self.a_user(), self.a_user()
+        if "frank" in (sender, receiver):
+            sender = receiver = "frank"
+        created = DAY + timedelta(days=self.random.randint(0, 2), hours=self.random.randint(-11, 11))
+        message = stored(self.users[sender], self.users[receiver], str(len(self.rows)), created)
+        self.rows.insert(0, shown(message))
+
+    def read(self) -> None:
+        reader, partner, up_to = self.a_user(), self.a_user(), self.an_id()
+        response = self.clients[reader].post(f"/api/conversation/{partner}/read", {"up_to": up_to})
+
+        conversation = rows_on("/api/message", reader, self.rows, {"user": partner})
+        if up_to not in [row["id"] for row in conversation]:
+            self.assertEqual(response.status_code, 400 if conversation else 404)
+            return
+        self.assertEqual(response.status_code, 200)
+        unread = [row for row in conversation if row["receiver"] == reader and row["read"] is None]
+        marked = [row for row in unread if row["id"] <= up_to]
+        for row in marked:
+            row["read"] = shown_time(Message.objects.get(pk=marked[0]["id"]).read)
+        self.assertEqual(response.json(), {"user": partner, "unread": len(unread) - len(marked)})
+
+    def look_at_page(self) -> None:
+        user, path, filters, rows = self.a_list()
+        number, size = self.random.randint(1, 4), self.random.choice((1, 2, 3, 5, 20, 100))
+        response = self.clients[user].get(path, {**filters, "page": number, "page_size": size})
+
+        start = (number - 1) * size
+        if number > 1 and start >= len(rows):
+            self.assertEqual(response.status_code, 404)
+            return
+        page = response.json()
+        self.assertEqual((page["count"], page["results"]), (len(rows), rows[start : start + size]))
+        self.assertEqual(page["next"] is not None, start + size < len(rows))
+        self.assertEqual(page["previous"] is not None, number > 1)
+
+    def look_from_id(self) -> None:
+        user, path, filters, rows = self.a_list()
+        self.assert_page(
+            self.clients[user],
+            path,
+            rows,
+            direction=self.random.choice(("before", "after")),
+            start=self.an_id(),
+            size=self.random.choice((1, 2, 3, 5, 20, 100)),
+            filters=filters,
+        )
+
+    def look_at_conversations(self) -> None:
+        user = self.a_user()
+        unread = self.random.choice((None, "true", "false"))
+        page = self.page(self.clients[user], "/api/conversation", page_size=100, **({"unread": unread} if unread else {}))
+
+        conversations = {}
+        for row in rows_on("/api/message", user, self.rows, {}):
+            partner = row["receiver"] if row["sender"] == user else row["sender"]
+            conversation = conversations.setdefault(partner, {"user": partner, "last_message": row, "unread": 0})
+            conversation["unread"] += row["receiver"] == user and row["read"] is None
+        expected = [row for row in conversations.values() if unread is None or (row["unread"] > 0) == (unread == "true")]
+        self.assertEqual(page, {**EMPTY_PAGE, "count": len(expected), "results": expected})
