@@ -74,6 +74,12 @@ class ServiceSchema(AutoSchema):
     def get_tags(self):
         return [TAGS[self.view.__module__.partition(".")[0]]]
 
+    def get_operation(self, *args, **kwargs):
+        operation = super().get_operation(*args, **kwargs)
+        if operation:
+            operation.setdefault("security", [])  # said, not left open, where anybody may call
+        return operation
+
     def get_description(self):
         return ""  # the summary says it; a view's docstring speaks to who reads the code
 
