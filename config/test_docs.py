@@ -217,7 +217,7 @@ class DocsInBrowserTests(ConcurrentTestCase):
         self.assertEqual(self.browser.execute_script("return document.documentElement.scrollWidth"), 390)
 
     def take_picture(self, operation: str) -> None:
-        self.resize(1280, 940)
+        self.resize(1280, 1020)
         body = self.find(f".opblock[id$='-{operation}'] .opblock-section-request-body")
         self.browser.execute_script("arguments[0].scrollIntoView()", body)
         self.browser.save_screenshot(PICTURE)
