@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.contrib.auth import authenticate
+from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import User
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
@@ -11,6 +11,7 @@ from django.db import IntegrityError, transaction
 
 from accounts.authentication import AuthToken, issue_token
 from accounts.limits import LoginTries, password_tries, signup_tries
+from accounts.models import user_named
 from config.log import current_request, record_event
 
 WRONG_CURRENT = "This is not your current password."
@@ -47,16 +48,18 @@ def register(*, username: str, password: str, email: str = "") -> Session:
 def log_in(*, username: str, password: str) -> Session:
     """Open another session.
 
-    Raises the same ValidationError, after the same time, whatever is wrong with the credentials: `authenticate` hashes the
-    password even where there is no such user. Raises LimitReached after too many failures.
+    Raises the same ValidationError, after the same time, whatever is wrong with the credentials: the password is hashed even
+    where there is no such user. Raises LimitReached after too many failures.
     """
     tries = LoginTries(username)
     tries.check()
-    user = authenticate(username=username, password=password)
+    user = user_named(username)
     session = None
-    if user is not None:
+    if user is None:
+        make_password(password)
+    elif user.check_password(password):
         tries.check()
-        session = _open_session_if_unchanged(user)
+        session = _open_session(user)
     if session is None:
         tries.count()
         record_event("Invalid Login", who=username)
@@ -115,16 +118,10 @@ def _set_password(user: User, password: str, *, field: str) -> None:
     user.set_password(password)
 
 
-def _open_session(user: User) -> Session:
-    token, text = issue_token(user)
+def _open_session(user: User) -> Session | None:
+    """A session, or None where the password was changed or the account deactivated since `user` was read."""
+    issued = issue_token(user)
+    if issued is None:
+        return None
+    token, text = issued
     return Session(user=user, token=text, expiry=token.expiry)
-
-
-def _open_session_if_unchanged(user: User) -> Session | None:
-    """A session, or None where the password was changed or the account deactivated since `user` was read.
-
-    A change of password ends all other sessions: none may be opened with the old one after that.
-    """
-    with transaction.atomic():
-        unchanged = User.objects.select_for_update(no_key=True).filter(pk=user.pk, password=user.password, is_active=True)
-        return _open_session(user) if unchanged.exists() else None

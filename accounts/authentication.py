@@ -1,22 +1,49 @@
 """Tokens: django-rest-knox, which no other module imports."""
 
 from django.contrib.auth.models import User
+from django.db import connection
 from django.utils import timezone
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from knox.auth import TokenAuthentication as KnoxAuthentication
 from knox.crypto import hash_token
-from knox.models import AuthToken
+from knox.models import AuthToken, get_digest_token
+from knox.settings import CONSTANTS, knox_settings
 from rest_framework.authentication import get_authorization_header
 from rest_framework.exceptions import AuthenticationFailed
 
+from accounts.models import USER_COLUMNS, read_user
+from config.database import fetch_one
 from config.log import current_request
 
 SCHEMES = ("token", "bearer")
 
+TOKEN_FIELDS = tuple(field.attname for field in AuthToken._meta.concrete_fields)
+ISSUE = """
+    INSERT INTO knox_authtoken (digest, token_key, user_id, created, expiry)
+    SELECT %(digest)s, %(token_key)s, id, %(created)s, %(expiry)s FROM auth_user
+    WHERE id = %(user_id)s AND password = %(password)s AND is_active
+"""
+HOLDER = f"""
+    SELECT {USER_COLUMNS} FROM knox_authtoken t JOIN auth_user ON auth_user.id = t.user_id
+    WHERE t.digest = %(digest)s AND t.expiry > %(now)s AND auth_user.is_active
+"""
 
-def issue_token(user: User) -> tuple[AuthToken, str]:
-    """A new token for the user, and its text, which is nowhere kept."""
-    return AuthToken.objects.create(user)
+
+def issue_token(user: User) -> tuple[AuthToken, str] | None:
+    """A new token for the user, and its text, which is nowhere kept.
+
+    None where the password was changed or the account deactivated since `user` was read. A change of password ends all other
+    sessions: it waits for the token, or the token for it and is not made.
+    """
+    digest, text = get_digest_token()
+    now = timezone.now()
+    values = (digest, text[: CONSTANTS.TOKEN_KEY_LENGTH], user.pk, now, now + knox_settings.TOKEN_TTL)
+    row = fetch_one(
+        ISSUE + (" FOR NO KEY UPDATE" if connection.features.has_select_for_update else "") + " RETURNING 1",
+        **dict(zip(TOKEN_FIELDS, values, strict=True)),
+        password=user.password,
+    )
+    return row and (AuthToken(*values), text)
 
 
 class TokenAuthentication(KnoxAuthentication):
@@ -36,12 +63,12 @@ class TokenAuthentication(KnoxAuthentication):
     def authenticate_credentials(self, token):
         try:
             digest = hash_token(token.decode("ascii"))
-            auth_token = AuthToken.objects.select_related("user").get(
-                digest=digest, expiry__gt=timezone.now(), user__is_active=True
-            )
-        except (UnicodeDecodeError, AuthToken.DoesNotExist):
+        except UnicodeDecodeError:
             raise AuthenticationFailed("Invalid token.") from None
-        return auth_token.user, auth_token
+        user = read_user(HOLDER, digest=digest, now=timezone.now())
+        if user is None:
+            raise AuthenticationFailed("Invalid token.")
+        return user, AuthToken.from_db(connection.alias, ("digest", "user_id"), (digest, user.pk))
 
 
 class TokenScheme(OpenApiAuthenticationExtension):

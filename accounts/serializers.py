@@ -1,11 +1,11 @@
-from django.contrib.auth.models import User
 from django.core.validators import RegexValidator
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from accounts.models import user_named
 from config.schema import examples
-from config.serializers import StringField, TextField
+from config.serializers import StringField, TextField, shown_time
 
 LONGEST_USERNAME = 150  # auth_user's column
 LONGEST_PASSWORD = 1024
@@ -18,7 +18,7 @@ username_is_plain = RegexValidator(
 
 
 @extend_schema_field(OpenApiTypes.STR)
-class UsernameField(serializers.SlugRelatedField):
+class UsernameField(serializers.Field):
     """A user, named by their username exactly as registered."""
 
     default_error_messages = {
@@ -26,27 +26,22 @@ class UsernameField(serializers.SlugRelatedField):
         "invalid": "Not a valid string.",
     }
 
-    def __init__(self, **kwargs):
-        if not kwargs.get("read_only"):
-            kwargs["queryset"] = User.objects.all()
-        super().__init__(slug_field="username", **kwargs)
-
     def to_internal_value(self, data):
         if not isinstance(data, str):
             self.fail("invalid")
-        if not data.isprintable():  # NUL and lone surrogates, which databases refuse, stand in no name
+        user = user_named(data)
+        if user is None:
             self.fail("does_not_exist")
-        return super().to_internal_value(data)
+        return user
+
+    def to_representation(self, value):
+        return value.username
 
 
 @examples(response={"username": "alice", "email": "alice@example.com"})
-class UserSerializer(serializers.ModelSerializer):
-    email = serializers.CharField(read_only=True)  # "" where there is none
-
-    class Meta:
-        model = User
-        fields = ["username", "email"]
-        read_only_fields = fields
+class UserSerializer(serializers.Serializer):
+    username = serializers.CharField()
+    email = serializers.CharField()  # "" where there is none
 
 
 @examples(request={"username": "alice", "password": "a long secret", "email": "alice@example.com"})
@@ -79,3 +74,11 @@ class SessionSerializer(serializers.Serializer):
     user = UserSerializer()
     token = serializers.CharField()
     expiry = serializers.DateTimeField()
+
+    def to_representation(self, session):
+        """What the fields would show, in less time."""
+        return {
+            "user": {"username": session.user.username, "email": session.user.email},
+            "token": session.token,
+            "expiry": shown_time(session.expiry),
+        }

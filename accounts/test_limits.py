@@ -301,7 +301,7 @@ class GoodLoginTests(ApiTestCase):
         self.assertFalse(Tally.objects.exists())
 
     def test_asks_the_database_the_same_few_questions_after_failures(self):
-        queries = 7  # savepoint and release, the tallies twice, the user twice, the token
+        queries = 4  # the tallies twice, the user, the token
 
         with self.assertNumQueries(queries):
             self.log_in()

@@ -10,8 +10,9 @@ class BlockQuerySet(models.QuerySet):
         """Those that the user set up."""
         return self.filter(blocker=user)
 
-    def between(self, *, blocker: User, blocked: User) -> Self:
-        return self.filter(blocker=blocker, blocked=blocked)
+    def page(self, start: int, size: int) -> tuple[list["Block"], int]:
+        """The rows from `start` on, counted from 0, and how many there are in all."""
+        return list(self[start : start + size]), self.count()
 
     def newest_first(self) -> Self:
         return self.order_by("-pk")

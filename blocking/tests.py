@@ -56,11 +56,11 @@ class BlockTests(ApiTestCase):
         self.assert_refused(response, {"blocked": ["This field is required."]})
 
     def test_refuses_null_and_an_empty_name(self):
-        for name in (None, ""):
+        for name, reason in ((None, "This field may not be null."), ("", "There is no such user.")):
             with self.subTest(name):
                 response = self.block(name)
 
-                self.assert_refused(response, {"blocked": ["This field may not be null."]})
+                self.assert_refused(response, {"blocked": [reason]})
 
     def test_refuses_what_is_no_text(self):
         for value in (True, 5, self.bob.pk, 1.5, [], ["bob"], {}, {"username": "bob"}):
@@ -223,7 +223,7 @@ class BlockListTests(ApiTestCase):
 
     def test_refuses_a_page_that_is_not_there(self):
         self.block(self.bob)
-        for page in ("0", "-1", "x", "2", "1.0", "9" * 30):
+        for page in ("0", "-1", "x", "2", "1.0", "9" * 15, "9" * 16, "9" * 30):
             with self.subTest(page):
                 response = self.alices_client.get(f"/api/block?page={page}")
 

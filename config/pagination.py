@@ -2,7 +2,6 @@
 
 import re
 
-from django.db.models import QuerySet
 from rest_framework import pagination
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
@@ -25,7 +24,7 @@ def page_size(request: Request) -> int:
 def page_number(request: Request) -> int:
     """The page asked for, from 1; raises NotFound for what can be none."""
     value = request.query_params.get("page", "1")
-    if not re.fullmatch("[0-9]{1,18}", value) or int(value) < 1:
+    if not re.fullmatch("[0-9]{1,15}", value) or int(value) < 1:
         raise NotFound("Invalid page.")
     return int(value)
 
@@ -50,7 +49,7 @@ def _parameter(name: str, description: str, **schema: int) -> dict:
 
 
 class PagePagination(pagination.BasePagination):
-    """Pages by number, newest first."""
+    """Pages by number, newest first, of a list that has `page(start, size)`: its rows from there on, and how many it has."""
 
     parameters = ("page", "page_size")
 
@@ -59,17 +58,11 @@ class PagePagination(pagination.BasePagination):
         self.number = page_number(request)
         size = page_size(request)
         start = (self.number - 1) * size
-        self.count = self.get_count(queryset)
-        if start >= self.count and self.number > 1:
+        rows, self.count = queryset.page(start, size)
+        if not rows and self.number > 1:
             raise NotFound("Invalid page.")
         self.is_last = start + size >= self.count
-        return list(self.get_rows(queryset, start, start + size))
-
-    def get_count(self, queryset: QuerySet) -> int:
-        return queryset.count()
-
-    def get_rows(self, queryset: QuerySet, start: int, stop: int) -> QuerySet:
-        return queryset[start:stop]
+        return rows
 
     def get_paginated_response(self, data):
         return Response(
@@ -110,8 +103,8 @@ class PagePagination(pagination.BasePagination):
 class PageOrCursorPagination(PagePagination):
     """Pages by number, or from an id on: `before=<id>` what is older, `after=<id>` what is newer, newest first in the page.
 
-    A list that takes cursors has, beside `count` and slices, `older_than(id, limit)`, newest first, and
-    `newer_than(id, limit)`, oldest first: the rows next to an id.
+    A list that takes cursors has `before(id, size)` and `after(id, size)` as well: the rows next to an id, newest first,
+    whether `more` follow, and whether any stand `behind`, on the other side of the id.
     """
 
     parameters = (*PagePagination.parameters, "before", "after")
@@ -121,20 +114,17 @@ class PageOrCursorPagination(PagePagination):
         if self.cursor is None:
             return super().paginate_queryset(queryset, request, view)
         self.request = request
-        size = page_size(request)
         direction, start = self.cursor
         if direction == "before":
-            rows = list(queryset.older_than(start, size + 1))
-            more, rows = len(rows) > size, rows[:size]
-            newest = rows[0].pk if rows else max(0, start - 1)
-            self.older = rows[-1].pk if more else None
-            self.newer = newest if list(queryset.newer_than(newest, 1)) else None
+            rows, more, behind = queryset.before(start, page_size(request))
+            self.older = rows[-1].id if more else None
+            newest = rows[0].id if rows else max(0, start - 1)
+            self.newer = newest if behind else None
         else:
-            rows = list(queryset.newer_than(start, size + 1))
-            more, rows = len(rows) > size, rows[:size][::-1]
-            oldest = rows[-1].pk if rows else start + 1
-            self.newer = rows[0].pk if more else None
-            self.older = oldest if list(queryset.older_than(oldest, 1)) else None
+            rows, more, behind = queryset.after(start, page_size(request))
+            self.newer = rows[0].id if more else None
+            oldest = rows[-1].id if rows else start + 1
+            self.older = oldest if behind else None
         return rows
 
     def get_paginated_response(self, data):

@@ -1,6 +1,12 @@
 import re
+from datetime import datetime
 
 from rest_framework import serializers
+
+
+def shown_time(time: datetime) -> str:
+    """A time that is in UTC, whether it says so or not, as the contract writes times."""
+    return f"{time.isoformat(timespec='microseconds')[:26]}Z"
 
 
 class StringField(serializers.CharField):

@@ -1,23 +1,13 @@
 from django.test import override_settings
-from django.urls import URLResolver, reverse
 
 from blocking.models import Block
 from config.environment import Limit
-from config.testing import PASSWORD, ApiTestCase
-from config.urls import urlpatterns
+from config.testing import PASSWORD, ApiTestCase, api_paths
 
 ORIGIN = "https://app.example.org"
 ALLOWED_HEADERS = {"authorization", "content-type", "idempotency-key", "x-request-id"}
 EXPOSED_HEADERS = {"location", "retry-after", "x-request-id", "idempotency-replayed"}
 METHODS_SERVED = {"GET", "POST", "DELETE"}
-
-
-def api_paths():
-    """Every path under /api that a route knows."""
-    for entry in urlpatterns:
-        if str(entry.pattern).startswith("api/"):
-            for route in entry.url_patterns if isinstance(entry, URLResolver) else [entry]:
-                yield reverse(route.name, kwargs=dict.fromkeys(route.pattern.converters, "1"))
 
 
 def listed(value):

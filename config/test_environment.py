@@ -196,7 +196,7 @@ class DatabaseUrlTests(EnvironmentTestCase):
                 self.assertEqual(
                     {part: found[part] for part in ("ENGINE", "USER", "PASSWORD", "HOST", "PORT", "NAME")},
                     {
-                        "ENGINE": "django.db.backends.postgresql",
+                        "ENGINE": "config.postgresql",
                         "USER": "u@x",
                         "PASSWORD": "p:w/",
                         "HOST": "host",

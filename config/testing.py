@@ -30,6 +30,7 @@ from django.db.models import Model
 from django.test import Client
 from django.test.runner import DiscoverRunner
 from django.test.testcases import is_pickable
+from django.urls import URLResolver, get_resolver, reverse
 from rest_framework.test import APIClient, APITestCase, APITransactionTestCase
 
 from accounts.authentication import issue_token
@@ -160,6 +161,14 @@ class ConcurrentTestCase(ApiTestMixin, APITransactionTestCase):
 
         with ThreadPoolExecutor(len(calls)) as pool:
             return list(pool.map(run, calls))
+
+
+def api_paths() -> Iterator[str]:
+    """Every path under /api that a route knows."""
+    for entry in get_resolver().url_patterns:
+        if str(entry.pattern).startswith("api/"):
+            for route in entry.url_patterns if isinstance(entry, URLResolver) else [entry]:
+                yield reverse(route.name, kwargs=dict.fromkeys(route.pattern.converters, "1"))
 
 
 def test_database_url() -> str:

@@ -2,8 +2,42 @@ from django.contrib import admin
 from django.contrib.auth.models import User
 from django.core.paginator import Paginator
 
-from messageservice.listings import ArchiveListing, Listing, MailboxListing
-from messageservice.models import Conversation, Message
+from messageservice.listings import MessageListing
+from messageservice.models import Message, MessageQuerySet
+
+
+class Archive:
+    """All messages of all users, newest first. Every page of it is a range of ids, at any depth.
+
+    As ids have few gaps (what a sender's rollback leaves), the newest one stands for the number of messages, and a page may
+    hold a little less than others.
+    """
+
+    def __init__(self, messages: MessageQuerySet) -> None:
+        self.messages = messages
+        self.newest = messages.newest_first().values_list("pk", flat=True).first() or 0
+
+    def count(self) -> int:
+        return self.newest
+
+    def __getitem__(self, rows: slice) -> MessageQuerySet:
+        return self.messages.filter(pk__range=(self.newest - rows.stop + 1, self.newest - rows.start)).newest_first()
+
+
+class Found:
+    """The messages of a listing."""
+
+    def __init__(self, messages: MessageQuerySet, listing: MessageListing) -> None:
+        self.messages = messages
+        self.listing = listing
+
+    def count(self) -> int:
+        _, count = self.listing.page(0, 1)
+        return count
+
+    def __getitem__(self, rows: slice) -> MessageQuerySet:
+        found, _ = self.listing.page(rows.start, rows.stop - rows.start)
+        return self.messages.filter(pk__in=[row.id for row in found]).newest_first()
 
 
 @admin.register(Message)
@@ -34,14 +68,14 @@ class MessageAdmin(admin.ModelAdmin):
         names = search_term.split()
         users = list(User.objects.filter(username__in=names).order_by("pk"))
         if not names:
-            request.listing = ArchiveListing(queryset)
+            request.listing = Archive(queryset)
         elif len(users) < len(set(names)) or len(users) > 2:
             queryset = request.listing = queryset.none()
         elif len(users) == 2:
+            request.listing = Found(queryset, MessageListing.involving(users[0]).exchanged_with(users[1]))
             queryset = queryset.between(*users)
-            request.listing = Listing(queryset, lambda: Conversation.objects.between(*users).total)
         else:
-            request.listing = MailboxListing(users[0], queryset)
+            request.listing = Found(queryset, MessageListing.involving(users[0]))
             queryset = queryset.involving(users[0])
         return queryset, False
 

@@ -2,16 +2,16 @@
 
 import re
 from datetime import date
+from functools import cache
 
 import django_filters
 from django import forms
 from django.core.exceptions import ValidationError
+from django_filters.rest_framework import DjangoFilterBackend
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 
 from accounts.filters import UsernameFilter
-from messageservice.listings import Listing, MailboxListing
-from messageservice.models import Conversation, Mailbox
 
 
 class DayField(forms.Field):
@@ -41,84 +41,73 @@ class TruthField(forms.Field):
 class DayFilter(django_filters.Filter):
     field_class = DayField
 
-    def filter(self, queryset, value):
-        return queryset if value is None else queryset.on(value)
+    def filter(self, listing, value):
+        return listing if value is None else listing.on(value)
 
 
 @extend_schema_field(OpenApiTypes.BOOL)
 class UnreadFilter(django_filters.Filter):
     field_class = TruthField
 
-    def filter(self, queryset, value):
-        return queryset if value is None else queryset.unread(value)
+    def filter(self, listing, value):
+        return listing if value is None else listing.unread(value)
 
 
 class PartnerFilter(UsernameFilter):
     """Narrows a list of messages to those exchanged with the user named."""
 
-    def filter(self, queryset, value):
-        return queryset if value is None else queryset.between(self.parent.request.user, value)
+    def filter(self, listing, value):
+        return listing if value is None else listing.exchanged_with(value)
 
 
-class MessageFilter(django_filters.FilterSet):
-    """What the three message lists have in common: a day, and a listing whose count stands in a mailbox or conversation."""
+class ListingFilterBackend(DjangoFilterBackend):
+    """Leaves alone what no URL parameter filters."""
+
+    def filter_queryset(self, request, queryset, view):
+        if not request.query_params.keys() & view.filterset_class.base_filters.keys():
+            return queryset
+        return super().filter_queryset(request, queryset, view)
+
+
+class ListingFilter(django_filters.FilterSet):
+    """Filters a listing, as others filter a queryset."""
+
+    @property
+    def qs(self):
+        listing = self.queryset
+        for name, value in self.form.cleaned_data.items():
+            listing = self.filters[name].filter(listing, value)
+        return listing
+
+    def get_form_class(self):
+        return _form_class(type(self))
+
+
+@cache
+def _form_class(filterset_class):
+    """The form that checks the parameters, made once; django-filter makes a new class for each request."""
+    fields = {name: filter_.field for name, filter_ in filterset_class.base_filters.items()}
+    return type(f"{filterset_class.__name__}Form", (forms.Form,), fields)
+
+
+class MessageFilter(ListingFilter):
+    """What the three message lists have in common."""
 
     date = DayFilter(label="A day in UTC, YYYY-MM-DD")
-
-    partner_parameter: str
-    counter: str
-
-    def filter_queryset(self, queryset):
-        return Listing(super().filter_queryset(queryset), self.stored_count)
-
-    def stored_count(self) -> int | None:
-        """How many messages the list holds, as counted when they were sent; None for those of a day."""
-        return None if self.form.cleaned_data["date"] else self.count_in(self.counted())
-
-    def counted(self) -> Mailbox | Conversation:
-        partner = self.form.cleaned_data[self.partner_parameter]
-        if partner is None:
-            return Mailbox.objects.of(self.request.user)
-        return Conversation.objects.between(self.request.user, partner)
-
-    def count_in(self, counted: Mailbox | Conversation) -> int:
-        return getattr(counted, self.counter)
 
 
 class MailboxFilter(MessageFilter):
     user = PartnerFilter()
 
-    partner_parameter = "user"
-    counter = "total"
-
-    def filter_queryset(self, queryset):
-        if any(value is not None for value in self.form.cleaned_data.values()):
-            return super().filter_queryset(queryset)
-        return MailboxListing(self.request.user, queryset)
-
 
 class SentFilter(MessageFilter):
-    receiver = UsernameFilter()
-
-    partner_parameter = "receiver"
-    counter = "sent"
+    receiver = PartnerFilter()
 
 
 class ReceivedFilter(MessageFilter):
-    sender = UsernameFilter()
+    sender = PartnerFilter()
     unread = UnreadFilter()
 
-    partner_parameter = "sender"
-    counter = "received"
 
-    def count_in(self, counted):
-        match self.form.cleaned_data["unread"]:
-            case True:
-                return counted.unread
-            case False:
-                return counted.received - counted.unread
-        return super().count_in(counted)
-
-
-class ConversationFilter(django_filters.FilterSet):
+class ConversationFilter(ListingFilter):
     unread = UnreadFilter()

@@ -1,13 +1,34 @@
 """Messages, and what is kept beside them so that no list ever counts or sorts a mailbox."""
 
-from datetime import UTC, date, datetime, time
-from typing import Self
+from datetime import datetime
+from typing import NamedTuple, Self
 
 from django.contrib.auth.models import User
-from django.db import models
-from django.db.models import Exists, Q
-from django.db.models.functions import Greatest, Least
+from django.db import connection, models
+from django.db.models import Q
 from django.utils import timezone
+
+from config.database import execute, fetch_all, fetch_one, in_utc
+
+
+class MessageRow(NamedTuple):
+    """A message as it is shown."""
+
+    id: int
+    sender: str
+    receiver: str
+    content: str
+    created: datetime
+    read: datetime | None
+
+
+class LockedMailbox(NamedTuple):
+    """What a send needs to know of a mailbox that nobody else writes to meanwhile."""
+
+    total: int
+    window_sent: int
+    window_ends: datetime | None
+    blocks_sender: bool
 
 
 class MailboxQuerySet(models.QuerySet):
@@ -15,21 +36,33 @@ class MailboxQuerySet(models.QuerySet):
         """The user's mailbox; an unsaved, empty one for whom no message was ever stored."""
         return self.filter(user=user).first() or Mailbox(user=user)
 
-    def lock(self, *users: User) -> dict[int, "Mailbox"]:
-        """The mailboxes of the users by user id, made where missing, and nobody else's until the transaction ends.
+    def lock(self, sender: User, receiver: User) -> dict[int, LockedMailbox]:
+        """The mailboxes of the two, who may be one, by user id: made where missing, nobody else's until the transaction ends.
 
         In the order of their keys, so that two who lock the same pair never wait for each other. SQLite has locked the whole
         database already, as its transactions begin IMMEDIATE.
         """
-        ids = sorted({user.pk for user in users})
-        # None where one is missing: it would be made, and so locked, after one with a higher key.
-        all_or_none = self.filter(*(Exists(Mailbox.objects.filter(pk=pk)) for pk in ids))
-        in_order = all_or_none.select_for_update().order_by("pk")
-        locked = in_order.in_bulk(ids)
+        locked = self._lock(sender, receiver)
         if not locked:
-            self.bulk_create([Mailbox(user_id=pk) for pk in ids], ignore_conflicts=True)
-            locked = in_order.in_bulk(ids)
+            missing = [Mailbox(user_id=pk) for pk in sorted({sender.pk, receiver.pk})]
+            self.bulk_create(missing, ignore_conflicts=True)
+            locked = self._lock(sender, receiver)
         return locked
+
+    @staticmethod
+    def _lock(sender: User, receiver: User) -> dict[int, LockedMailbox]:
+        """None where one is missing: it would be made, and so locked, after one with a higher key."""
+        rows = fetch_all(
+            "SELECT user_id, total, window_sent, window_ends,"
+            " EXISTS (SELECT 1 FROM blocking_block WHERE blocker_id = user_id AND blocked_id = %(sender)s)"
+            " FROM messageservice_mailbox WHERE user_id IN (%(sender)s, %(receiver)s)"
+            " AND EXISTS (SELECT 1 FROM messageservice_mailbox WHERE user_id = %(sender)s)"
+            " AND EXISTS (SELECT 1 FROM messageservice_mailbox WHERE user_id = %(receiver)s)"
+            " ORDER BY user_id" + (" FOR UPDATE" if connection.features.has_select_for_update else ""),
+            sender=sender.pk,
+            receiver=receiver.pk,
+        )
+        return {user: LockedMailbox(total, sent, in_utc(ends), bool(blocks)) for user, total, sent, ends, blocks in rows}
 
 
 class Mailbox(models.Model):
@@ -55,11 +88,77 @@ class Mailbox(models.Model):
         return f"mailbox of {self.user}"
 
 
-FIRST_OF_PAIR = Least("sender_id", "receiver_id")
-SECOND_OF_PAIR = Greatest("sender_id", "receiver_id")
+# What one message changes, each for both of its ends, which may be the same user.
+ADD_MESSAGE = """
+    INSERT INTO messageservice_message
+        (sender_id, receiver_id, content, created, read, idempotency_key, sender_place, receiver_place)
+    VALUES (
+        %(sender)s, %(receiver)s, %(content)s, %(created)s, %(read)s, %(idempotency_key)s,
+        %(sender_place)s, %(receiver_place)s
+    )
+    RETURNING id
+"""
+COUNT_IN_MAILBOXES = """
+    UPDATE messageservice_mailbox SET
+        total = total + 1,
+        sent = sent + CASE WHEN user_id = %(sender)s THEN 1 ELSE 0 END,
+        received = received + CASE WHEN user_id = %(receiver)s THEN 1 ELSE 0 END,
+        unread = unread + CASE WHEN user_id <> %(sender)s THEN 1 ELSE 0 END,
+        window_sent = CASE WHEN user_id = %(sender)s THEN %(window_sent)s ELSE window_sent END,
+        window_ends = CASE WHEN user_id = %(sender)s THEN %(window_ends)s ELSE window_ends END
+    WHERE user_id IN (%(sender)s, %(receiver)s)
+"""
+COUNT_IN_CONVERSATIONS = """
+    INSERT INTO messageservice_conversation AS c (owner_id, partner_id, sent, received, unread, last_message_id)
+    SELECT %(sender)s, %(receiver)s, 1, CASE WHEN %(sender)s = %(receiver)s THEN 1 ELSE 0 END, 0, {message}
+    UNION ALL SELECT %(receiver)s, %(sender)s, 0, 1, 1, {message} WHERE %(sender)s <> %(receiver)s
+    ON CONFLICT (owner_id, partner_id) DO UPDATE SET
+        sent = c.sent + excluded.sent,
+        received = c.received + excluded.received,
+        unread = c.unread + excluded.unread,
+        last_message_id = excluded.last_message_id
+"""
 
 
 class MessageQuerySet(models.QuerySet):
+    def store(
+        self,
+        *,
+        sender: User,
+        receiver: User,
+        content: str,
+        created: datetime,
+        idempotency_key: str | None,
+        mailboxes: dict[int, LockedMailbox],
+        window_sent: int,
+        window_ends: datetime | None,
+    ) -> MessageRow:
+        """Write a message into both mailboxes, which are locked, and count it there and in both conversations."""
+        read = created if sender == receiver else None
+        parameters = {
+            "sender": sender.pk,
+            "receiver": receiver.pk,
+            "content": content,
+            "created": created,
+            "read": read,
+            "idempotency_key": idempotency_key,
+            "sender_place": mailboxes[sender.pk].total + 1,
+            "receiver_place": mailboxes[receiver.pk].total + 1,
+            "window_sent": window_sent,
+            "window_ends": window_ends,
+        }
+        if connection.vendor == "postgresql":
+            (pk,) = fetch_one(
+                f"WITH message AS ({ADD_MESSAGE}), mailboxes AS ({COUNT_IN_MAILBOXES}), conversations AS"
+                f" ({COUNT_IN_CONVERSATIONS.format(message='(SELECT id FROM message)')}) SELECT id FROM message",
+                **parameters,
+            )
+        else:
+            (pk,) = fetch_one(ADD_MESSAGE, **parameters)
+            execute(COUNT_IN_MAILBOXES, **parameters)
+            execute(COUNT_IN_CONVERSATIONS.format(message="%(message)s"), **parameters, message=pk)
+        return MessageRow(pk, sender.username, receiver.username, content, created, read)
+
     def sent_by(self, user: User) -> Self:
         return self.filter(sender=user)
 
@@ -68,42 +167,15 @@ class MessageQuerySet(models.QuerySet):
 
     def between(self, one: User, other: User) -> Self:
         """What either of the two sent the other."""
-        return self.alias(first=FIRST_OF_PAIR, second=SECOND_OF_PAIR).filter(
-            first=min(one.pk, other.pk), second=max(one.pk, other.pk)
-        )
+        return self.filter(Q(sender=one, receiver=other) | Q(sender=other, receiver=one))
 
-    def unread(self, wanted: bool = True) -> Self:
-        """What its receiver has not marked as read; with False, what they have."""
-        return self.filter(read__isnull=wanted)
+    def unread(self) -> Self:
+        """What its receiver has not marked as read."""
+        return self.filter(read__isnull=True)
 
     def involving(self, user: User) -> Self:
         """What the user sent or received; each message once, those to oneself as well."""
         return self.filter(Q(sender=user) | Q(receiver=user))
-
-    def in_places(self, user: User, first: int, last: int) -> Self:
-        """What holds the places from `first` to `last`, both included, in the user's mailbox."""
-        places = (first, last)
-        return self.filter(Q(sender=user, sender_place__range=places) | Q(receiver=user, receiver_place__range=places))
-
-    def last_place(self, user: User, *, before: int) -> int:
-        """The place, in the user's mailbox, of the newest message with an id below `before`; 0 where there is none."""
-        sent = self.filter(sender=user, pk__lt=before).order_by("-pk").values_list("sender_place", flat=True).first()
-        received = self.filter(receiver=user, pk__lt=before).order_by("-pk").values_list("receiver_place", flat=True).first()
-        return max(sent or 0, received or 0)
-
-    def on(self, day: date) -> Self:
-        """What was sent between the two midnights of a day in UTC."""
-        return self.filter(
-            created__range=(datetime.combine(day, time.min, tzinfo=UTC), datetime.combine(day, time.max, tzinfo=UTC))
-        )
-
-    def older_than(self, pk: int, limit: int) -> Self:
-        """The rows next older than an id, newest first."""
-        return self.filter(pk__lt=pk).order_by("-pk")[:limit]
-
-    def newer_than(self, pk: int, limit: int) -> Self:
-        """The rows next newer than an id, oldest first."""
-        return self.filter(pk__gt=pk).order_by("pk")[:limit]
 
     def newest_first(self) -> Self:
         """By id: in every mailbox ids rise in the order in which messages became visible, which times do not promise."""
@@ -141,7 +213,6 @@ class Message(models.Model):
             models.Index(fields=["sender", "id"], name="message_sent"),
             models.Index(fields=["receiver", "id"], name="message_received"),
             models.Index(fields=["sender", "receiver", "id"], name="message_between"),
-            models.Index(FIRST_OF_PAIR, SECOND_OF_PAIR, "id", name="message_of_pair"),
             models.Index(fields=["sender", "created"], name="message_sent_on_day"),
             models.Index(fields=["receiver", "created"], name="message_received_on_day"),
             models.Index(fields=["receiver", "id"], condition=Q(read__isnull=True), name="message_unread"),

@@ -11,8 +11,8 @@ LIST = "/admin/messageservice/message/"
 
 class MessageTests(AdminTestCase):
     def send(self, sender, receiver, content="hi"):
-        message, _ = send_message(sender=sender, receiver=receiver, content=content)
-        return message
+        row, _ = send_message(sender=sender, receiver=receiver, content=content)
+        return Message.objects.get(pk=row.id)
 
     def queries(self, path):
         with CaptureQueriesContext(connection) as queries:

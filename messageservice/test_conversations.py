@@ -7,7 +7,7 @@ from accounts.authentication import issue_token
 from blocking.models import Block
 from config.testing import ApiTestCase, ConcurrentTestCase, make_user, running_service
 from messageservice.models import Conversation, Mailbox, Message
-from messageservice.testing import EMPTY_PAGE, LISTS, MessageAssertions, shown, shown_time, stored
+from messageservice.testing import EMPTY_PAGE, LISTS, NO_SUCH_PAGE, MessageAssertions, shown, shown_time, stored
 
 NOT_FOUND = {"detail": "Not found."}
 NO_SUCH_MESSAGE = {"up_to": ["There is no such message in this conversation."]}
@@ -166,7 +166,7 @@ class PartnerListTests(MessageAssertions, ApiTestCase):
         for more in (1, 30):
             for _ in range(more):
                 stored(self.alice, self.bob)
-            with self.assertNumQueries(4):
+            with self.assertNumQueries(3):
                 client.get("/api/message?user=bob")
 
 
@@ -225,7 +225,7 @@ class UnreadFilterTests(ReadAssertions, ApiTestCase):
         for more in (1, 30):
             for _ in range(more):
                 stored(self.bob, self.alice)
-            for query, queries in (("unread=true", 3), ("unread=false", 3), ("unread=true&sender=bob", 4)):
+            for query, queries in (("unread=true", 2), ("unread=false", 2), ("unread=true&sender=bob", 3)):
                 with self.subTest(query=query), self.assertNumQueries(queries):
                     client.get(f"/api/message/received?{query}")
 
@@ -323,8 +323,11 @@ class ConversationListTests(ReadAssertions, ApiTestCase):
                 "results": self.get("page_size=10&page=2").json()["results"],
             },
         )
-        self.assertEqual(self.get("page=3").status_code, 404)
-        self.assertEqual(self.get("page=0").status_code, 404)
+        for number in ("3", "0", "9" * 15, "9" * 16, "9" * 30):
+            with self.subTest(page=number):
+                response = self.get(f"page={number}")
+
+                self.assertEqual((response.status_code, response.json()), (404, NO_SUCH_PAGE))
         self.assert_names(self.get("page_size=101"), "page_size")
 
     def test_refuses_parameters_that_are_unknown_empty_doubled_or_wrong(self):
@@ -346,7 +349,7 @@ class ConversationListTests(ReadAssertions, ApiTestCase):
             for position in range(1 + 9 * number):
                 stored(make_user(f"user{number}-{position}"), self.alice)
             for query in ("", "?unread=true"):
-                with self.subTest(number=number, query=query), self.assertNumQueries(3):
+                with self.subTest(number=number, query=query), self.assertNumQueries(2):
                     client.get(f"{self.path}{query}")
 
 

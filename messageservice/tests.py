@@ -11,7 +11,7 @@ from accounts.authentication import issue_token
 from blocking.models import Block
 from config.testing import PASSWORD, ApiTestCase, ConcurrentTestCase, running_service
 from messageservice.models import Mailbox, Message
-from messageservice.testing import EMPTY_PAGE, NO_SUCH_PAGE, MessageAssertions, shown, stored
+from messageservice.testing import EMPTY_PAGE, NO_SUCH_PAGE, QUERIES_TO_STORE, MessageAssertions, shown, stored
 
 
 class SendTests(MessageAssertions, ApiTestCase):
@@ -247,13 +247,13 @@ class SendTests(MessageAssertions, ApiTestCase):
         client = self.as_user(self.alice)
         body = {"receiver": "bob", "content": "hi"}
 
-        with self.assertNumQueries(15):  # makes both mailboxes and both conversations
+        with self.assertNumQueries(7 + QUERIES_TO_STORE):  # makes both mailboxes, and locks them then
             first = client.post("/api/message", body)
-        with self.assertNumQueries(11):
+        with self.assertNumQueries(5 + QUERIES_TO_STORE):  # the token, the receiver, savepoint and release, mailboxes
             second = client.post("/api/message", body)
         for _ in range(30):
             stored(self.alice, self.bob)
-        with self.assertNumQueries(11):
+        with self.assertNumQueries(5 + QUERIES_TO_STORE):  # the token, the receiver, savepoint and release, mailboxes
             later = client.post("/api/message", body)
 
         self.assertEqual([response.status_code for response in (first, second, later)], [201] * 3)
@@ -408,7 +408,8 @@ class ListTests(MessageAssertions):
 
     def test_answers_404_for_a_page_that_is_not_there(self):
         self.fill(1)
-        for page in ("0", "-1", "x", "2", "1.5", "9" * 18, "9" * 30, "9" * 5000, "%EF%BC%91", "%ff", "1%00", "last"):
+        beyond = ("9" * digits for digits in (15, 16, 18, 30, 5000))
+        for page in ("0", "-1", "x", "2", "1.5", *beyond, "%EF%BC%91", "%ff", "1%00", "last"):
             with self.subTest(page=page[:30]):
                 response = self.get(f"page={page}")
 
@@ -457,12 +458,12 @@ class ListTests(MessageAssertions):
         client = self.as_user(self.alice)
         self.fill(1)
 
-        with self.assertNumQueries(3):
+        with self.assertNumQueries(2):  # the token; rows and count together
             self.assertEqual(client.get(self.path).json()["count"], 1)
         self.fill(30)
-        with self.assertNumQueries(3):
+        with self.assertNumQueries(2):
             self.assertEqual(client.get(self.path).json()["count"], 31)
-        with self.assertNumQueries(3):
+        with self.assertNumQueries(2):
             self.assertEqual(client.get(f"{self.path}?page_size=10&page=3").json()["count"], 31)
 
 
@@ -607,7 +608,7 @@ class FilteredListTests(ListTests):
     def test_filtered_costs_the_same_however_many_messages_there_are(self):
         client = self.as_user(self.alice)
         today = f"{self.fill(1)[0].created:%Y-%m-%d}"
-        calls = {f"{self.partner}=bob": 4, f"date={today}": 3, f"{self.partner}=bob&date={today}": 4}
+        calls = {f"{self.partner}=bob": 3, f"date={today}": 2, f"{self.partner}=bob&date={today}": 3}
 
         for rows in (1, 31):
             for query, queries in calls.items():
@@ -629,6 +630,25 @@ class MailboxTests(ListTests, ApiTestCase):
         self.assertEqual(
             response.json(), {**EMPTY_PAGE, "count": 3, "results": [shown(to_oneself), shown(received), shown(sent)]}
         )
+
+    def test_visits_and_counts_each_message_to_oneself_once(self):
+        messages = []
+        for _ in range(6):
+            for ends in ((self.alice, self.alice), (self.alice, self.bob), (self.alice, self.alice), (self.bob, self.alice)):
+                messages.insert(0, stored(*ends))
+
+        page = self.get("page_size=5&page=3").json()
+
+        self.assertEqual(
+            page,
+            {
+                "count": 24,
+                "next": "http://testserver/api/message?page=4&page_size=5",
+                "previous": "http://testserver/api/message?page=2&page_size=5",
+                "results": [shown(message) for message in messages[10:15]],
+            },
+        )
+        self.assert_visited_once("page_size=5", messages, 5)
 
     def test_visits_every_message_of_a_mixed_mailbox_once(self):
         messages = []

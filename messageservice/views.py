@@ -1,20 +1,21 @@
 import re
 
+from django.http import Http404
 from django.urls import reverse
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
+from rest_framework import status
 from rest_framework.exceptions import ValidationError
-from rest_framework.generics import GenericAPIView, ListAPIView, ListCreateAPIView, RetrieveAPIView
+from rest_framework.generics import GenericAPIView, ListAPIView, RetrieveAPIView
 from rest_framework.response import Response
 
 from config.pagination import PageOrCursorPagination, PagePagination
 from config.parameters import StrictParametersMixin
 from config.schema import refused
 from messageservice.actions import mark_read, send_message
-from messageservice.filters import ConversationFilter, MailboxFilter, ReceivedFilter, SentFilter
+from messageservice.filters import ConversationFilter, ListingFilterBackend, MailboxFilter, ReceivedFilter, SentFilter
+from messageservice.listings import ConversationListing, MessageListing
 from messageservice.models import Conversation, Message
-from messageservice.serializers import ConversationSerializer, MessageSerializer, ReadSerializer
-
-messages = Message.objects.select_related("sender", "receiver")
+from messageservice.serializers import ConversationSerializer, MessageSerializer, ReadSerializer, SendSerializer
 
 
 def idempotency_key(request):
@@ -45,48 +46,51 @@ def idempotency_key(request):
                 description="There when the message was stored before, under the same key",
             ),
         ],
+        request=SendSerializer,
         responses={201: MessageSerializer, **refused(403, 422, 429)},
     ),
 )
-class MailboxView(StrictParametersMixin, ListCreateAPIView):
-    queryset = messages
+class MailboxView(StrictParametersMixin, ListAPIView):
     serializer_class = MessageSerializer
+    filter_backends = [ListingFilterBackend]
     pagination_class = PageOrCursorPagination
     filterset_class = MailboxFilter
 
     def get_queryset(self):
-        return super().get_queryset().involving(self.request.user)
+        return MessageListing.involving(self.request.user)
 
-    def perform_create(self, serializer):
-        serializer.instance, self.replayed = send_message(
-            sender=self.request.user, idempotency_key=idempotency_key(self.request), **serializer.validated_data
+    def post(self, request):
+        serializer = SendSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        message, replayed = send_message(
+            sender=request.user, idempotency_key=idempotency_key(request), **serializer.validated_data
         )
-
-    def get_success_headers(self, data):
-        location = self.request.build_absolute_uri(reverse("message", args=[data["id"]]))
-        return {"Location": location, **({"Idempotency-Replayed": "true"} if self.replayed else {})}
+        headers = {"Location": request.build_absolute_uri(reverse("message", args=[message.id]))}
+        if replayed:
+            headers["Idempotency-Replayed"] = "true"
+        return Response(MessageSerializer(message).data, status=status.HTTP_201_CREATED, headers=headers)
 
 
 @extend_schema_view(get=extend_schema(operation_id="list_sent_messages", summary="What one sent, newest first"))
 class SentView(StrictParametersMixin, ListAPIView):
-    queryset = messages
     serializer_class = MessageSerializer
+    filter_backends = [ListingFilterBackend]
     pagination_class = PageOrCursorPagination
     filterset_class = SentFilter
 
     def get_queryset(self):
-        return super().get_queryset().sent_by(self.request.user)
+        return MessageListing.sent_by(self.request.user)
 
 
 @extend_schema_view(get=extend_schema(operation_id="list_received_messages", summary="What one received, newest first"))
 class ReceivedView(StrictParametersMixin, ListAPIView):
-    queryset = messages
     serializer_class = MessageSerializer
+    filter_backends = [ListingFilterBackend]
     pagination_class = PageOrCursorPagination
     filterset_class = ReceivedFilter
 
     def get_queryset(self):
-        return super().get_queryset().received_by(self.request.user)
+        return MessageListing.received_by(self.request.user)
 
 
 @extend_schema_view(
@@ -97,24 +101,27 @@ class ReceivedView(StrictParametersMixin, ListAPIView):
     )
 )
 class MessageView(StrictParametersMixin, RetrieveAPIView):
-    queryset = messages
+    queryset = Message.objects.all()
     serializer_class = MessageSerializer
 
-    def get_queryset(self):
-        return super().get_queryset().involving(self.request.user)
+    def get_object(self):
+        message = MessageListing.involving(self.request.user).with_id(self.kwargs["pk"])
+        if message is None:
+            raise Http404
+        return message
 
 
 @extend_schema_view(
     get=extend_schema(operation_id="list_conversations", summary="With whom one exchanged messages, latest first")
 )
 class ConversationListView(StrictParametersMixin, ListAPIView):
-    queryset = Conversation.objects.select_related("partner", "last_message__sender", "last_message__receiver")
     serializer_class = ConversationSerializer
+    filter_backends = [ListingFilterBackend]
     pagination_class = PagePagination
     filterset_class = ConversationFilter
 
     def get_queryset(self):
-        return super().get_queryset().of(self.request.user).latest_first()
+        return ConversationListing(owner=self.request.user)
 
 
 class ReadView(StrictParametersMixin, GenericAPIView):

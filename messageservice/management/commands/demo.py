@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from blocking.actions import block_user
 from messageservice.actions import mark_read, send_message
-from messageservice.models import Conversation, Mailbox, Message
+from messageservice.models import Conversation, Mailbox, Message, MessageRow
 
 # Names that nobody who tries the service out is likely to have registered.
 ALICE, BOB, CAROL = NAMES = "demo-alice", "demo-bob", "demo-carol"
@@ -49,9 +49,9 @@ def api_url() -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.PORT}/api"
 
 
-def send_in_the_past(sender: User, receiver: User, content: str, created: datetime) -> Message:
+def send_in_the_past(sender: User, receiver: User, content: str, created: datetime) -> MessageRow:
     message, _ = send_message(sender=sender, receiver=receiver, content=content)
-    Message.objects.filter(pk=message.pk).update(created=created)
+    Message.objects.filter(pk=message.id).update(created=created)
     # The window of LIMIT_SEND that it counted towards is over as well: the limit, however low, never stops the next one.
     Mailbox.objects.filter(user=sender).update(window_sent=0, window_ends=None)
     return message
@@ -63,7 +63,7 @@ def fill(alice: User, bob: User, carol: User) -> None:
     for hours, sender, receiver, content in MESSAGES:
         message = send_in_the_past(users[sender], users[receiver], content, now - timedelta(hours=hours))
         if hours >= HOURS_UNREAD:
-            mark_read(conversation=Conversation.objects.between(users[receiver], users[sender]), up_to=message.pk)
+            mark_read(conversation=Conversation.objects.between(users[receiver], users[sender]), up_to=message.id)
     block_user(blocker=carol, blocked=alice)
 
 

@@ -1,0 +1,175 @@
+"""How many queries each call costs, whatever there is in the database: nobody makes one slower without noticing."""
+
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from django.db import transaction
+from django.urls import resolve
+
+from accounts.authentication import issue_token
+from blocking.models import Block
+from config.testing import PASSWORD, ApiTestCase, api_paths, make_user
+from messageservice.testing import QUERIES_TO_STORE, stored
+
+METHODS = ("get", "post", "put", "patch", "delete")
+DAY = datetime(2020, 1, 5, 12, tzinfo=UTC)
+DATE = f"date={DAY:%Y-%m-%d}"
+
+
+class Call(NamedTuple):
+    """A request of alice's; `{first}`, `{middle}`, `{last}` in its path and body are ids of messages between her and bob."""
+
+    method: str
+    path: str
+    queries: int
+    status: int = 200
+    body: dict[str, Any] | None = None
+    key: str | None = None
+
+
+def send(receiver: str, queries: int, status: int = 201, **fields: str) -> Call:
+    return Call("post", "/api/message", queries, status, {"receiver": receiver, "content": "hi"}, **fields)
+
+
+CALLS = (
+    Call("get", "/healthz", 0),
+    Call("get", "/readyz", 1),
+    Call("get", "/api/schema", 0),
+    Call("get", "/api/docs", 0),
+    # Signing up, which looks at no token: the tally; counting in it, which is five; user, token, and two around the whole.
+    Call("post", "/api/auth/register", 10, 201, {"username": "dave", "password": PASSWORD}),
+    Call("post", "/api/auth/register", 10, 400, {"username": "bob", "password": PASSWORD}),
+    # Logging in, which looks at no token: the tallies, the user; right: the tallies again, the new token.
+    Call("post", "/api/auth/login", 4, 200, {"username": "alice", "password": PASSWORD}),
+    # Wrong: counting in three tallies, which is seven; as many for a name that nobody has.
+    Call("post", "/api/auth/login", 9, 400, {"username": "alice", "password": "wrong"}),
+    Call("post", "/api/auth/login", 9, 400, {"username": "nobody", "password": PASSWORD}),
+    # From here on the first is for the token.
+    Call("post", "/api/auth/logout", 2, 204),
+    Call("post", "/api/auth/logoutall", 2, 204),
+    Call("get", "/api/auth/user", 1),
+    # The tally, before and after the check; password and tokens, and two around them. Wrong: counting in the tally.
+    Call("post", "/api/auth/password", 7, 204, {"current_password": PASSWORD, "new_password": "another long secret"}),
+    Call("post", "/api/auth/password", 7, 400, {"current_password": "wrong", "new_password": "another long secret"}),
+    # Sending: the token, the receiver, both mailboxes with the block, and two around what is stored.
+    send("newcomer", 7 + QUERIES_TO_STORE),  # whose mailbox is made, and both locked then
+    send("stranger", 5 + QUERIES_TO_STORE),  # who has a mailbox, but no conversation with her
+    send("bob", 5 + QUERIES_TO_STORE),
+    send("alice", 5 + QUERIES_TO_STORE),
+    send("bob", 6 + QUERIES_TO_STORE, key="new"),
+    send("bob", 6, key="used"),
+    send("stranger", 7, 422, key="used"),
+    send("blocker", 6, 403),
+    send("nobody", 2, 400),
+    # Lists: the token, and one statement for rows and count, or for rows and what stands around them.
+    *(
+        Call("get", f"{path}{query}", 2)
+        for path in ("/api/message", "/api/message/sent", "/api/message/received")
+        for query in (
+            "",
+            "?page=2&page_size=1",
+            "?before={middle}",
+            "?after={middle}",
+            f"?{DATE}",
+            f"?{DATE}&page=2&page_size=1",
+            f"?{DATE}&before={{last}}",
+            f"?{DATE}&after={{first}}",
+        )
+    ),
+    *(  # and one for the user named
+        Call("get", f"{path}=bob{query}", 3)
+        for path in ("/api/message?user", "/api/message/sent?receiver", "/api/message/received?sender")
+        for query in (
+            "",
+            "&page=2&page_size=1",
+            "&before={last}",
+            "&after={first}",
+            f"&{DATE}",
+            f"&{DATE}&before={{last}}",
+            f"&{DATE}&after={{first}}",
+        )
+    ),
+    Call("get", "/api/message/received?unread=true", 2),
+    Call("get", "/api/message/received?unread=false", 2),
+    Call("get", "/api/message/received?unread=true&page=2&page_size=1", 2),
+    Call("get", "/api/message/received?unread=true&before={last}", 2),
+    Call("get", "/api/message/received?unread=true&after={first}", 2),
+    Call("get", f"/api/message/received?unread=true&{DATE}", 2),
+    Call("get", f"/api/message/received?unread=true&{DATE}&sender=bob", 3),
+    Call("get", f"/api/message/received?unread=true&{DATE}&sender=bob&after={{first}}", 3),
+    Call("get", "/api/message/{middle}", 2),
+    Call("get", "/api/message/0", 2, 404),
+    Call("get", "/api/conversation", 2),
+    Call("get", "/api/conversation?page=2&page_size=1", 2),
+    Call("get", "/api/conversation?unread=true", 2),
+    Call("get", "/api/conversation?unread=true&page=2&page_size=1", 2),
+    Call("get", "/api/conversation?unread=false", 2),
+    # Reading: the token, the conversation, the mailbox, the message; three to mark and count, one to look, two around them.
+    Call("post", "/api/conversation/bob/read", 10, 200, {"up_to": "{last}"}),
+    Call("post", "/api/conversation/bob/read", 10, 200, {"up_to": "{first}"}),  # which leaves nothing to mark
+    Call("post", "/api/conversation/bob/read", 7, 400, {"up_to": str(2**63 - 1)}),
+    Call("post", "/api/conversation/stranger/read", 2, 404, {"up_to": "{last}"}),
+    Call("get", "/api/block", 3),  # the token, the rows, the count
+    Call("get", "/api/block?page=2&page_size=1", 3),
+    # The token, the user, the block, and two around it, or three where it stands already.
+    Call("post", "/api/block", 5, 201, {"blocked": "bob"}),
+    Call("post", "/api/block", 6, 400, {"blocked": "partner0"}),
+    Call("delete", "/api/block/partner0", 3, 204),
+    Call("delete", "/api/block/bob", 2, 404),
+)
+
+
+class QueryTests(ApiTestCase):
+    def setUp(self):
+        super().setUp()
+        self.client = self.as_user(self.alice)
+        self.ids = []
+        make_user("newcomer")
+        stranger, blocker = make_user("stranger"), make_user("blocker")
+        stored(stranger, stranger)
+        stored(blocker, blocker)
+        Block.objects.create(blocker=blocker, blocked=self.alice)
+
+    def fill(self, rows: int) -> None:
+        """That many more of whatever alice has: messages in all directions, conversations, blocks, tokens."""
+        for _ in range(rows):
+            partner = make_user(f"partner{Block.objects.of(self.alice).count()}")
+            stored(partner, self.alice, created=DAY)
+            Block.objects.create(blocker=self.alice, blocked=partner)
+            issue_token(self.alice)
+            stored(self.alice, self.alice, created=DAY)
+            for ends in ((self.alice, self.bob), (self.bob, self.alice), (self.alice, self.bob)):
+                self.ids.append(stored(*ends, created=DAY).pk)
+
+    def make(self, call: Call):
+        numbers = {"first": self.ids[0], "middle": self.ids[len(self.ids) // 2], "last": self.ids[-1]}
+        body = call.body and {name: value.format(**numbers) for name, value in call.body.items()}
+        headers = {"idempotency-key": call.key} if call.key else {}
+        return getattr(self.client, call.method)(call.path.format(**numbers), body, headers=headers)
+
+    def test_calls_cost_the_same_however_much_there_is(self):
+        self.client.post("/api/message", {"receiver": "bob", "content": "hi"}, headers={"idempotency-key": "used"})
+
+        for more in (2, 30):
+            self.fill(more)
+            for call in CALLS:
+                with self.subTest(call=call, rows=len(self.ids)), transaction.atomic():
+                    with self.assertNumQueries(call.queries):
+                        response = self.make(call)
+
+                    self.assertEqual(response.status_code, call.status, response.content)
+                    transaction.set_rollback(True)  # so that each call finds what was filled in
+
+    def test_no_call_is_left_out(self):
+        served = {
+            (method, view.route)
+            for view in map(resolve, (*api_paths(), "/healthz", "/readyz"))
+            for method in METHODS
+            if hasattr(view.func.view_class, method)
+        }
+
+        counted = {
+            (call.method, resolve(call.path.partition("?")[0].format(middle=1)).route) for call in CALLS if call.status < 400
+        }
+
+        self.assertEqual(counted, served)
