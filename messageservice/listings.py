@@ -1,7 +1,7 @@
 """Lists, a page or a stretch at a time, each read by one statement that neither counts nor sorts a mailbox.
 
 How many messages there are is stored, and read by the same statement; only those of a day, and conversations, are counted.
-Ids are found first, in an index alone; what their rows hold, and the names of their users, is looked up for those on the page.
+Ids are found first, in an index alone; what their rows hold, and their users' names, is looked up for those on the page.
 """
 
 from dataclasses import dataclass, replace

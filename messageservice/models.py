@@ -37,7 +37,7 @@ class MailboxQuerySet(models.QuerySet):
         return self.filter(user=user).first() or Mailbox(user=user)
 
     def lock(self, sender: User, receiver: User) -> dict[int, LockedMailbox]:
-        """The mailboxes of the two, who may be one, by user id: made where missing, nobody else's until the transaction ends.
+        """The mailboxes of the two, who may be one, by user id; made where missing, nobody else's until the end.
 
         In the order of their keys, so that two who lock the same pair never wait for each other. SQLite has locked the whole
         database already, as its transactions begin IMMEDIATE.
