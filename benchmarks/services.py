@@ -37,8 +37,9 @@ class Service:
         return sum(_cpu_seconds(root) for root in (self.process, self.database) if root)
 
     def worker_memory(self) -> list[float]:
-        """The resident memory of each worker, in MB."""
-        return [worker.memory_info().rss / 1e6 for worker in self.process.children()]
+        """The resident memory of each worker, in MB; workers are the processes without children."""
+        descendants = self.process.children(recursive=True)
+        return [process.memory_info().rss / 1e6 for process in descendants if not process.children()]
 
     def get(self, path: str, user: int) -> Any:
         headers = {"Authorization": f"Token {fill.token(user)}"}
