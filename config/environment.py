@@ -132,7 +132,7 @@ def _sqlite(variable: str, path: Path) -> dict[str, Any]:
     if not path.name or not path.parent.is_dir() or path.is_dir():
         refuse(variable, f"{str(path)!r} is no file in a folder that is there")
     return {
-        "ENGINE": "django.db.backends.sqlite3",
+        "ENGINE": "config.sqlite",
         "NAME": path,
         "TEST": {"NAME": path.with_name("test.sqlite3")},  # a file: tests with threads need real locks
         "CONN_MAX_AGE": None,

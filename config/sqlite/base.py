@@ -1,0 +1,36 @@
+"""Django's own backend for SQLite, whose transactions take turns more evenly."""
+
+import sqlite3
+import time
+
+from django.db import OperationalError
+from django.db.backends.sqlite3 import base
+
+PAUSE = 0.001  # seconds, about what a transaction takes
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    def _start_transaction_under_autocommit(self):
+        """Look again every millisecond while another transaction writes.
+
+        SQLite's own wait sleeps longer each time, up to a tenth of a second, and who has waited long is overtaken by who has
+        just come: of sends on all threads at once the slowest hundredth took four times as long.
+        """
+        self.ensure_connection()
+        seconds = self.settings_dict["OPTIONS"]["timeout"]
+        deadline = time.monotonic() + seconds
+        self.connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            while not self._started(last_try=time.monotonic() > deadline):
+                time.sleep(PAUSE)
+        finally:
+            self.connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+
+    def _started(self, *, last_try: bool) -> bool:
+        try:
+            super()._start_transaction_under_autocommit()
+        except OperationalError as error:
+            if last_try or error.__cause__.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            return False
+        return True

@@ -1,0 +1,84 @@
+"""What the project's own backends add to Django's."""
+
+import threading
+import time
+from unittest import mock, skipUnless
+
+from django.db import close_old_connections, connection, connections, transaction
+
+from config.testing import ConcurrentTestCase
+from messageservice.models import Message
+
+
+@skipUnless(connection.vendor == "sqlite", "about the database backend for SQLite")
+class TurnTests(ConcurrentTestCase):
+    BODY = {"receiver": "bob", "content": "hi"}
+
+    def send_while_another_writes(self, seconds):
+        client, writing = self.as_user(self.alice), threading.Event()
+
+        def write():
+            with transaction.atomic():
+                writing.set()
+                time.sleep(seconds)
+
+        def send():
+            writing.wait()
+            began = time.monotonic()
+            return client.post("/api/message", self.BODY), time.monotonic() - began
+
+        _, sent = self.at_once(write, send)
+        return sent
+
+    def test_a_send_waits_for_its_turn(self):
+        response, seconds = self.send_while_another_writes(0.3)
+
+        self.assertEqual(response.status_code, 201)
+        self.assertGreater(seconds, 0.2)
+        self.assertEqual(Message.objects.count(), 1)
+
+    def test_a_send_does_not_wait_for_ever(self):
+        with mock.patch.dict(connection.settings_dict["OPTIONS"], timeout=0.1):
+            response, seconds = self.send_while_another_writes(1)
+
+        self.assertEqual(response.status_code, 503)
+        self.assertIn("Retry-After", response.headers)
+        self.assertLess(seconds, 0.9)
+        self.assertFalse(Message.objects.exists())
+
+
+@skipUnless(connection.vendor == "postgresql", "about the database backend for PostgreSQL")
+class KeptConnectionTests(ConcurrentTestCase):
+    def test_one_that_the_server_closed_is_replaced(self):
+        client = self.as_user(self.alice)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_backend_pid()")
+            (process,) = cursor.fetchone()
+        other = connection.copy()
+        with other.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [process])  # waits until it has ended
+            self.assertEqual(cursor.fetchone(), (True,))
+        other.close()
+
+        close_old_connections()  # as at the begin of each request; the test client leaves it out
+        response = client.get("/api/message")
+
+        self.assertEqual(response.status_code, 200)
+
+    def test_one_that_was_closed_here_is_replaced(self):
+        client = self.as_user(self.alice)
+        connection.connection.close()
+
+        close_old_connections()
+        response = client.get("/api/message")
+
+        self.assertEqual(response.status_code, 200)
+
+    def test_a_sound_one_is_not_asked_for_its_health(self):
+        client = self.as_user(self.alice)
+        close_old_connections()
+
+        with mock.patch.object(type(connections["default"]), "is_usable", side_effect=AssertionError("asked")):
+            response = client.get("/api/message")
+
+        self.assertEqual(response.status_code, 200)
