@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := dev/bin
 
-.PHONY: help serve test lint postman screenshot
+.PHONY: help serve test lint bench postman screenshot
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
@@ -18,6 +18,9 @@ lint: dev/installed-for-tests  ## style, import order of the layers, migrations
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py makemigrations --check --dry-run
+
+bench: dev/installed-for-bench  ## measure what each call costs, beside two yardsticks; needs wrk, and PostgreSQL on this machine
+	@$(BIN)/python -m benchmarks.bench
 
 postman: dev/installed  ## make the Postman collection in docs/ from the API's description
 	@$(BIN)/python manage.py spectacular --format openapi-json | $(BIN)/python docs/postman.py > docs/postman_collection.json
@@ -37,4 +40,8 @@ dev/installed: requirements.txt
 
 dev/installed-for-tests: dev/installed requirements-dev.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+dev/installed-for-bench: dev/installed benchmarks/requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	@touch $@

@@ -120,8 +120,9 @@ class Ledger:
             yield pk, sender, receiver, CONTENT.format(pk), created, read, self.total[sender], self.total[receiver]
 
     def mailbox_rows(self) -> Iterator[tuple]:
+        partners = Counter(owner for owner, _ in self.conversations)
         for user, total in self.total.items():
-            yield user, total, self.sent[user], self.received[user], self.unread[user], 0
+            yield user, total, self.sent[user], self.received[user], self.unread[user], partners[user], 0
 
     def conversation_rows(self) -> Iterator[tuple]:
         for (owner, partner), (sent, received, unread, last_message) in self.conversations.items():
@@ -153,7 +154,7 @@ def fill_service(insert: Insert, password_hash: str) -> None:
     )
     insert(
         "messageservice_mailbox",
-        ("user_id", "total", "sent", "received", "unread", "window_sent"),
+        ("user_id", "total", "sent", "received", "unread", "conversations", "window_sent"),
         ledger.mailbox_rows(),
     )
     insert(

@@ -21,7 +21,7 @@ ROW = "m.id, s.username, r.username, m.content, m.created, m.read"
 NAMED = "JOIN auth_user s ON s.id = m.sender_id JOIN auth_user r ON r.id = m.receiver_id"
 
 IDENTIFY = """
-    SELECT t.user_id, u.username, b.total, b.sent, b.received
+    SELECT t.user_id, u.username, b.total, b.conversations
     FROM knox_authtoken t JOIN auth_user u ON u.id = t.user_id LEFT JOIN messageservice_mailbox b ON b.user_id = t.user_id
     WHERE t.digest = %s AND t.expiry > now() AND u.is_active
 """
@@ -50,10 +50,9 @@ SENT_ON_DAY = f"""
     ORDER BY m.id DESC LIMIT 20
 """
 CONVERSATIONS = f"""
-    SELECT {ROW}, p.username, c.unread, n.count FROM (
+    SELECT {ROW}, c.unread FROM (
         SELECT * FROM messageservice_conversation WHERE owner_id = %(user)s ORDER BY last_message_id DESC LIMIT 20
-    ) c JOIN auth_user p ON p.id = c.partner_id JOIN messageservice_message m ON m.id = c.last_message_id {NAMED},
-    (SELECT count(*) FROM messageservice_conversation WHERE owner_id = %(user)s) n ORDER BY m.id DESC
+    ) c JOIN messageservice_message m ON m.id = c.last_message_id {NAMED} ORDER BY m.id DESC
 """
 LOCK = """
     SELECT b.user_id, b.total, b.window_sent, b.window_ends, u.username,
@@ -69,6 +68,9 @@ STORE = """
     ), b AS (
         UPDATE messageservice_mailbox b SET total = b.total + 1, sent = b.sent + d.sent, received = b.received + d.received,
             unread = b.unread + d.received, window_sent = b.window_sent + d.sent,
+            conversations = b.conversations + CASE WHEN EXISTS (
+                SELECT FROM messageservice_conversation WHERE owner_id = %(sender)s AND partner_id = %(receiver)s
+            ) THEN 0 ELSE 1 END,
             window_ends = CASE WHEN d.sent = 1 THEN %(window_ends)s ELSE b.window_ends END
         FROM (VALUES (%(sender)s, 1, 0), (%(receiver)s, 0, 1)) d (user_id, sent, received) WHERE b.user_id = d.user_id
     ), c AS (
@@ -153,12 +155,16 @@ def list_sent(user, path, parameters):
     return page(rows[0][-1] if rows else 0, 1, [message(row) for row in rows], path)
 
 
+def partner(user, row):
+    return row[2] if row[1] == user["username"] else row[1]
+
+
 def list_conversations(user, path, parameters):
     rows = connection().execute(CONVERSATIONS, {"user": user["id"]}).fetchall()
     return page(
-        rows[0][-1] if rows else 0,
+        user["conversations"],
         1,
-        [{"user": row[6], "last_message": message(row), "unread": row[7]} for row in rows],
+        [{"user": partner(user, row), "last_message": message(row), "unread": row[6]} for row in rows],
         path,
     )
 
@@ -221,7 +227,7 @@ def application(environ, start_response):
     else:
         text = environ["HTTP_AUTHORIZATION"].partition(" ")[2]
         row = connection().execute(IDENTIFY, (digest(text),)).fetchone()
-        user = dict(zip(("id", "username", "total", "sent", "received"), row, strict=True))
+        user = dict(zip(("id", "username", "total", "conversations"), row, strict=True))
         name = user["username"]
         if method == "POST":
             status, answer = send(user, body)

@@ -1,7 +1,8 @@
 """Lists, a page or a stretch at a time, each read by one statement that neither counts nor sorts a mailbox.
 
-How many messages there are is stored, and read by the same statement; only those of a day, and conversations, are counted.
-Ids are found first, in an index alone; what their rows hold, and their users' names, is looked up for those on the page.
+How many rows there are is stored, and read by the same statement; only the messages of a day, and the conversations with or
+without something unread, are counted. Ids are found first, in an index alone; what their rows hold, and their users' names,
+is looked up for those on the page.
 """
 
 from dataclasses import dataclass, replace
@@ -196,11 +197,17 @@ class ConversationListing:
         """The rows from `start` on, counted from 0, and how many there are in all (0 beside an empty page)."""
         condition = {None: "", True: " AND unread > 0", False: " AND unread = 0"}[self.is_unread]
         conversations = f"FROM messageservice_conversation WHERE owner_id = %(owner)s{condition}"
+        count = f"SELECT count(*) {conversations}"
+        if self.is_unread is None:
+            count = "SELECT conversations FROM messageservice_mailbox WHERE user_id = %(owner)s"
         rows = fetch_all(
-            f"SELECT {COLUMNS}, p.username, c.unread, (SELECT count(*) {conversations})"
+            f"SELECT {COLUMNS}, c.unread, ({count})"
             f" FROM (SELECT * {conversations} ORDER BY last_message_id DESC LIMIT {size} OFFSET {start}) c"
-            f" JOIN auth_user p ON p.id = c.partner_id JOIN messageservice_message m ON m.id = c.last_message_id {NAMES}"
-            " ORDER BY m.id DESC",
+            f" JOIN messageservice_message m ON m.id = c.last_message_id {NAMES} ORDER BY m.id DESC",
             owner=self.owner.pk,
         )
-        return [ConversationRow(row[6], row[7], MessageRow(*row[:6])) for row in rows], rows[0][-1] if rows else 0
+        return [self._row(MessageRow(*row[:6]), row[6]) for row in rows], rows[0][-1] if rows else 0
+
+    def _row(self, last_message: MessageRow, unread: int) -> ConversationRow:
+        partner = last_message.receiver if last_message.sender == self.owner.username else last_message.sender
+        return ConversationRow(partner, unread, last_message)

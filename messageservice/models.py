@@ -66,7 +66,7 @@ class MailboxQuerySet(models.QuerySet):
 
 
 class Mailbox(models.Model):
-    """How many messages a user has, and how many they sent in the running window of LIMIT_SEND.
+    """How many messages and conversations a user has, and how many messages they sent in the running window of LIMIT_SEND.
 
     Who locks it decides which message is the next one in it.
     """
@@ -76,6 +76,7 @@ class Mailbox(models.Model):
     sent = models.PositiveBigIntegerField(default=0)
     received = models.PositiveBigIntegerField(default=0)
     unread = models.PositiveBigIntegerField(default=0)
+    conversations = models.PositiveBigIntegerField(default=0, db_default=0)
     window_sent = models.PositiveIntegerField(default=0)
     window_ends = models.DateTimeField(null=True, blank=True)
 
@@ -104,6 +105,9 @@ COUNT_IN_MAILBOXES = """
         sent = sent + CASE WHEN user_id = %(sender)s THEN 1 ELSE 0 END,
         received = received + CASE WHEN user_id = %(receiver)s THEN 1 ELSE 0 END,
         unread = unread + CASE WHEN user_id <> %(sender)s THEN 1 ELSE 0 END,
+        conversations = conversations + CASE WHEN EXISTS (
+            SELECT 1 FROM messageservice_conversation WHERE owner_id = %(sender)s AND partner_id = %(receiver)s
+        ) THEN 0 ELSE 1 END,
         window_sent = CASE WHEN user_id = %(sender)s THEN %(window_sent)s ELSE window_sent END,
         window_ends = CASE WHEN user_id = %(sender)s THEN %(window_ends)s ELSE window_ends END
     WHERE user_id IN (%(sender)s, %(receiver)s)

@@ -55,8 +55,14 @@ class MessageAssertions:
             mailbox = Mailbox.objects.of(user)
 
             self.assertEqual(
-                (mailbox.total, mailbox.sent, mailbox.received, mailbox.unread),
-                (len(messages), len(sent), len(received), sum(message.read is None for message in received)),
+                (mailbox.total, mailbox.sent, mailbox.received, mailbox.unread, mailbox.conversations),
+                (
+                    len(messages),
+                    len(sent),
+                    len(received),
+                    sum(message.read is None for message in received),
+                    Conversation.objects.filter(owner=user).count(),
+                ),
                 user,
             )
             self.assertEqual(
