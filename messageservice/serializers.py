@@ -39,9 +39,7 @@ class SendSerializer(serializers.Serializer):
 
 
 @examples(response=MESSAGE_EXAMPLE)
-class MessageSerializer(serializers.Serializer):
-    """Shows a MessageRow."""
-
+class MessageSerializer(serializers.Serializer):  # shows a MessageRow
     id = serializers.IntegerField()
     sender = UsernameField()
     receiver = UsernameField()
@@ -54,9 +52,7 @@ class MessageSerializer(serializers.Serializer):
 
 
 @examples(response={"user": "bob", "last_message": MESSAGE_EXAMPLE, "unread": 0})
-class ConversationSerializer(serializers.Serializer):
-    """Shows a ConversationRow."""
-
+class ConversationSerializer(serializers.Serializer):  # shows a ConversationRow
     user = UsernameField()
     last_message = MessageSerializer()
     unread = serializers.IntegerField()
