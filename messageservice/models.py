@@ -234,13 +234,6 @@ class ConversationQuerySet(models.QuerySet):
         """The owner's conversation with the partner; an unsaved, empty one where they never wrote to each other."""
         return self.filter(owner=owner, partner=partner).first() or Conversation(owner=owner, partner=partner)
 
-    def unread(self, wanted: bool = True) -> Self:
-        """Those with something unread for their owner; with False, those without."""
-        return self.filter(unread__gt=0) if wanted else self.filter(unread=0)
-
-    def latest_first(self) -> Self:
-        return self.order_by("-last_message_id")
-
 
 class Conversation(models.Model):
     """What `owner` has exchanged with `partner`, as the owner sees it. Of each pair both have one; they change together."""
@@ -263,8 +256,3 @@ class Conversation(models.Model):
 
     def __str__(self) -> str:
         return f"conversation of {self.owner} with {self.partner}"
-
-    @property
-    def total(self) -> int:
-        """How many messages there are, each counted once, those to oneself as well."""
-        return self.sent if self.owner_id == self.partner_id else self.sent + self.received
