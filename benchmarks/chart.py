@@ -24,7 +24,8 @@ def draw(figures: dict[str, dict[str, float]], file: Path) -> None:
             label = NAMES[service] if row == 0 else None
             y = row + (place - 1) * BAR
             axes.barh(y, milliseconds, BAR, color=COLOURS[service], label=label)
-            axes.text(milliseconds * 1.05, y, f"{milliseconds:,.3g}", va="center", fontsize=7)
+            written = f"{milliseconds:,.0f}" if milliseconds >= 100 else f"{milliseconds:.3g}"
+            axes.text(milliseconds * 1.05, y, written, va="center", fontsize=7)
     axes.set_xscale("log")
     axes.set_yticks(range(len(figures)), figures)
     axes.invert_yaxis()
