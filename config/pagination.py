@@ -1,12 +1,12 @@
 """Lists, a page at a time."""
 
 import re
+from urllib.parse import urlencode
 
 from rest_framework import pagination
 from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.utils.urls import remove_query_param, replace_query_param
 
 DEFAULT_PAGE_SIZE = 20
 LARGEST_PAGE_SIZE = 100
@@ -68,8 +68,8 @@ class PagePagination(pagination.BasePagination):
         return Response(
             {
                 "count": self.count,
-                "next": None if self.is_last else self.link(self.number + 1),
-                "previous": None if self.number == 1 else self.link(self.number - 1),
+                "next": None if self.is_last else self.link(page=self.number + 1),
+                "previous": None if self.number == 1 else self.link(page=self.number - 1 if self.number > 2 else None),
                 "results": data,
             }
         )
@@ -94,10 +94,12 @@ class PagePagination(pagination.BasePagination):
             _parameter("page_size", "Rows of a page", minimum=1, maximum=LARGEST_PAGE_SIZE, default=DEFAULT_PAGE_SIZE),
         ]
 
-    def link(self, number: int) -> str:
-        """The full URL of another page of the same list, filters kept."""
-        url = self.request.build_absolute_uri()
-        return remove_query_param(url, "page") if number == 1 else replace_query_param(url, "page", number)
+    def link(self, **changed: int | None) -> str:
+        """The full URL of the same list, with some parameters changed, or left out where they are None."""
+        parameters = {**self.request.query_params.dict(), **changed}
+        query = urlencode(sorted((name, value) for name, value in parameters.items() if value is not None))
+        url = self.request.build_absolute_uri(self.request.path)
+        return f"{url}?{query}" if query else url
 
 
 class PageOrCursorPagination(PagePagination):
@@ -130,14 +132,10 @@ class PageOrCursorPagination(PagePagination):
     def get_paginated_response(self, data):
         if self.cursor is None:
             return super().get_paginated_response(data)
-        older = None if self.older is None else self.link_from("before", self.older)
-        newer = None if self.newer is None else self.link_from("after", self.newer)
+        older = None if self.older is None else self.link(before=self.older, after=None)
+        newer = None if self.newer is None else self.link(after=self.newer, before=None)
         onward, back = (older, newer) if self.cursor[0] == "before" else (newer, older)
         return Response({"next": onward, "previous": back, "results": data})
-
-    def link_from(self, direction: str, start: int) -> str:
-        url = remove_query_param(remove_query_param(self.request.build_absolute_uri(), "before"), "after")
-        return replace_query_param(url, direction, start)
 
     def get_paginated_response_schema(self, schema):
         page = super().get_paginated_response_schema(schema)
