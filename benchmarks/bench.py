@@ -63,7 +63,7 @@ def workloads(service: Service) -> dict[str, Workload]:
     }
 
 
-# What issue 4 asks for: a workload, the figure, at most so many times, what it is compared with.
+# What is to be reached: a workload, the figure, at most so many times, what it is compared with.
 BOUNDS = (
     ("W1", 4, "floor"),
     ("W1", 0.4, "ordinary"),
