@@ -49,15 +49,15 @@ def log_in(*, username: str, password: str) -> Session:
     """Open another session.
 
     Raises the same ValidationError, after the same time, whatever is wrong with the credentials: the password is hashed even
-    where there is no such user. Raises LimitReached after too many failures.
+    where there is none to compare it with. Raises LimitReached after too many failures.
     """
     tries = LoginTries(username)
     tries.check()
     user = user_named(username)
     session = None
-    if user is None:
+    if user is None or not user.has_usable_password():
         make_password(password)
-    elif user.check_password(password):
+    elif user.check_password(password) and user.is_active:
         tries.check()
         session = _open_session(user)
     if session is None:

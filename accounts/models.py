@@ -6,7 +6,7 @@ from django.db import connection, models
 from config.database import fetch_all, fetch_one, in_utc
 
 # What requests ask of a user. The other fields are deferred: read from the database when they are used.
-USER_FIELDS = ("id", "password", "username", "email")  # in the order of the table
+USER_FIELDS = ("id", "password", "username", "email", "is_active")  # in the order of the table
 USER_COLUMNS = ", ".join(f"auth_user.{field}" for field in USER_FIELDS)
 
 

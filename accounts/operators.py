@@ -1,10 +1,14 @@
 """The admin's site, and how operators log in to it."""
 
 from django.contrib.admin import AdminSite
-from django.contrib.admin.forms import AdminAuthenticationForm
+from django.contrib.admin.forms import AdminAuthenticationForm, AdminPasswordChangeForm
+from django.contrib.auth.views import PasswordChangeView
 from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.urls import reverse
 
-from accounts.limits import LoginTries
+from accounts.actions import revoke_tokens
+from accounts.limits import LoginTries, password_tries
 from config.log import NOBODY, current_request, record_event
 
 
@@ -28,6 +32,28 @@ class OperatorLoginForm(AdminAuthenticationForm):
         return credentials
 
 
+class OperatorPasswordForm(AdminPasswordChangeForm):
+    """Counts wrong current passwords together with those of the API, and ends what the old password opened."""
+
+    def clean_old_password(self):
+        tries = password_tries(self.user)
+        tries.check()
+        try:
+            password = super().clean_old_password()
+        except ValidationError:
+            tries.count()
+            raise
+        tries.check()
+        return password
+
+    @transaction.atomic
+    def save(self, commit=True):
+        user = super().save(commit)
+        record_event("Change Password", who=user.get_username())
+        revoke_tokens(user)
+        return user
+
+
 class OperatorSite(AdminSite):
     site_header = site_title = "Offline Messaging"
     site_url = "/api/docs"
@@ -37,3 +63,12 @@ class OperatorSite(AdminSite):
         """Every page asks this first: from here on the logs know who the operator is."""
         current_request().user = request.user.get_username() or NOBODY
         return super().has_permission(request)
+
+    def password_change(self, request, extra_context=None):
+        """As Django's, which has no place for a form of one's own."""
+        view = PasswordChangeView.as_view(
+            form_class=OperatorPasswordForm,
+            success_url=reverse("admin:password_change_done"),
+            extra_context={**self.each_context(request), **(extra_context or {})},
+        )
+        return view(request)

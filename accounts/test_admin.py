@@ -58,6 +58,39 @@ class OperatorLoginTests(AdminTestCase):
         self.assertNotIn(("Invalid Login", "operator", "-"), self.events())
 
 
+class OwnPasswordTests(AdminTestCase):
+    NEW = "quite another secret"
+
+    def change(self, old_password):
+        form = {"old_password": old_password, "new_password1": self.NEW, "new_password2": self.NEW}
+        return self.admin.post("/admin/password_change/", form)
+
+    def test_ends_what_the_old_one_opened_but_this_session(self):
+        operator = self.as_user(self.operator)
+        other_session = self.logged_in("operator")
+
+        self.assertRedirects(self.change(PASSWORD), "/admin/password_change/done/")
+
+        self.assertEqual(operator.get("/api/auth/user").status_code, 401)
+        self.assertRedirects(other_session.get("/admin/"), "/admin/login/?next=/admin/")
+        self.page("/admin/")
+        self.assertEqual(
+            self.events()[-2:], [("Change Password", "operator", "-"), ("Revoke Tokens", "operator", "operator")]
+        )
+
+    @override_settings(LIMIT_PASSWORD=Limit(2, 300))
+    def test_wrong_ones_are_limited_together_with_those_of_the_api(self):
+        operator = self.as_user(self.operator)
+        wrong = {"current_password": "wrong", "new_password": self.NEW}
+
+        self.assertContains(self.change("wrong"), "Your old password was entered incorrectly")
+        self.assertEqual(operator.post("/api/auth/password", wrong).status_code, 400)
+        self.assertEqual(self.change(PASSWORD).status_code, 429)
+
+        self.operator.refresh_from_db()
+        self.assertTrue(self.operator.check_password(PASSWORD))
+
+
 class SecretsTests(AdminTestCase):
     def setUp(self):
         super().setUp()

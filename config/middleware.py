@@ -46,9 +46,9 @@ class RequestMiddleware:
             response = error_response(error)
 
         response.headers["X-Request-ID"] = context.id
-        response.headers.setdefault("Cache-Control", "no-store")
         if not response.streaming:
             _describe_body(request, response)
+        _protect(response)
         record_request(response.status_code, (time.perf_counter() - began) * 1000)
         return response
 
@@ -65,6 +65,14 @@ def _describe_body(request: HttpRequest, response: HttpResponse) -> None:
         response.headers.pop("Content-Type", None)
     if request.method == "HEAD":
         response.content = b""
+
+
+def _protect(response: HttpResponse) -> None:
+    """Set the headers that tell a browser what it must not do with the answer."""
+    if response.headers.get("Content-Type", "").startswith("text/html"):  # the docs page has a policy of its own
+        response.headers.setdefault("Content-Security-Policy", settings.ADMIN_POLICY)
+    for name, value in settings.ANSWER_HEADERS.items():
+        response.headers.setdefault(name, value)
 
 
 class IntakeMiddleware:

@@ -151,8 +151,22 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUSTED_PROXIES
 SECURE_SSL_REDIRECT = HTTPS
 SECURE_REDIRECT_EXEMPT = ["^healthz$", "^readyz$"]  # a load balancer asks from inside
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
+SESSION_COOKIE_AGE = TOKEN_TTL  # operators' sessions, as the tokens of users
 SESSION_COOKIE_SECURE = HTTPS
 CSRF_COOKIE_SECURE = HTTPS
+# On every answer that does not say otherwise, also on what no middleware of Django's sees: an answer may hold tokens and
+# private messages, and nothing in it is for a browser to load, run or show in a frame.
+ANSWER_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+ADMIN_POLICY = (
+    "default-src 'self'; img-src 'self' data:; object-src 'none'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
 SILENCED_SYSTEM_CHECKS = [
     "security.W005",  # HSTS for the operator's other host names,
     "security.W021",  # and for the browsers' preload list: the operator's to decide, not this service's

@@ -1,5 +1,6 @@
-"""Django's own backend for SQLite, whose transactions take turns more evenly."""
+"""Django's own backend for SQLite, whose transactions take turns more evenly, and whose file is its owner's alone."""
 
+import os
 import sqlite3
 import time
 
@@ -10,6 +11,14 @@ PAUSE = 0.001  # seconds, about what a transaction takes
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
+    def get_new_connection(self, conn_params):
+        """Make a missing file before SQLite does, which would let everybody on the machine read it.
+
+        The log that SQLite keeps beside it is made as readable as the file.
+        """
+        os.close(os.open(conn_params["database"], os.O_RDONLY | os.O_CREAT, 0o600))
+        return super().get_new_connection(conn_params)
+
     def _start_transaction_under_autocommit(self):
         """Look again every millisecond while another transaction writes.
 
