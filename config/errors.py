@@ -9,10 +9,11 @@ from django.core.exceptions import (
     TooManyFilesSent,
     ValidationError,
 )
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, InternalError, OperationalError, connection
 from django.http import Http404, HttpRequest, JsonResponse
 from django.http.multipartparser import MultiPartParserError
 from django.http.request import UnreadablePostError
+from psycopg.errors import ReadOnlySqlTransaction
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
@@ -81,6 +82,10 @@ def _as_api_exception(error: Exception) -> Exception:
             return Unprocessable()
         case UnreadablePostError():
             return exceptions.ParseError("The body could not be read to its end.")
+        case InternalError(__cause__=ReadOnlySqlTransaction()):
+            record_error(error)
+            connection.close()  # it leads to a primary that was demoted, a new one to its successor
+            return DatabaseAway()
         case OperationalError() | InterfaceError():
             record_error(error)
             return DatabaseAway()

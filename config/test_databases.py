@@ -1,7 +1,11 @@
 """What the project's own backends add to Django's."""
 
+import stat
+import tempfile
 import threading
 import time
+from contextlib import closing
+from pathlib import Path
 from unittest import mock, skipUnless
 
 from django.db import close_old_connections, connection, connections, transaction
@@ -47,6 +51,20 @@ class TurnTests(ConcurrentTestCase):
         self.assertFalse(Message.objects.exists())
 
 
+@skipUnless(connection.vendor == "sqlite", "about the database backend for SQLite")
+class FileTests(ConcurrentTestCase):
+    def test_is_made_for_its_owner_alone(self):
+        with tempfile.TemporaryDirectory() as folder:
+            new = connection.copy()
+            new.settings_dict = connection.settings_dict | {"NAME": Path(folder) / "new.sqlite3"}
+            with closing(new), new.cursor() as cursor:
+                cursor.execute("CREATE TABLE kept (id integer)")
+
+                made = {file.name: stat.filemode(file.stat().st_mode) for file in Path(folder).iterdir()}
+
+        self.assertEqual(made, dict.fromkeys(["new.sqlite3", "new.sqlite3-wal", "new.sqlite3-shm"], "-rw-------"))
+
+
 @skipUnless(connection.vendor == "postgresql", "about the database backend for PostgreSQL")
 class KeptConnectionTests(ConcurrentTestCase):
     def test_one_that_the_server_closed_is_replaced(self):
@@ -82,3 +100,18 @@ class KeptConnectionTests(ConcurrentTestCase):
             response = client.get("/api/message")
 
         self.assertEqual(response.status_code, 200)
+
+    def test_one_to_a_server_that_takes_no_writes_any_more_is_replaced(self):
+        client = self.as_user(self.alice)
+        body = {"receiver": "bob", "content": "hi"}
+        with connection.cursor() as cursor:
+            cursor.execute("SET default_transaction_read_only = on")  # as a primary that is about to be demoted
+
+        refused = client.post("/api/message", body)
+        accepted = client.post("/api/message", body)
+
+        self.assertEqual((refused.status_code, refused.json()), (503, {"detail": "Something went wrong"}))
+        self.assertIn("Retry-After", refused.headers)
+        self.assertIn("ReadOnlySqlTransaction", self.log_lines("debug")[-1]["traceback"])
+        self.assertEqual(accepted.status_code, 201)
+        self.assertEqual(Message.objects.count(), 1)
