@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from operator import truediv
+from operator import sub, truediv
 from pathlib import Path
 
 import argon2
@@ -88,7 +88,8 @@ class Figures:
     per_second: list[float] = field(default_factory=list)
     p50: list[float] = field(default_factory=list)  # milliseconds
     p99: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)  # microseconds a request
+    cpu: list[float] = field(default_factory=list)  # microseconds a request, of workers and database
+    database: list[float] = field(default_factory=list)  # of which the database's
 
     def median(self, figure: str) -> float:
         return statistics.median(getattr(self, figure))
@@ -114,11 +115,12 @@ def measure(service: Service, workload: Workload, seconds: int, figures: Figures
     if seen["requests"] < FEW:  # those that the end cuts off would weigh too much
         before = service.cpu_seconds()
         seen = run_wrk(service, workload, 20)
-    cpu = service.cpu_seconds() - before
+    workers, database = map(sub, service.cpu_seconds(), before)
     figures.per_second.append(seen["requests"] / seen["microseconds"] * 1e6)
     figures.p50.append(seen["p50"] / 1000)
     figures.p99.append(seen["p99"] / 1000)
-    figures.cpu.append(cpu / seen["requests"] * 1e6)
+    figures.cpu.append((workers + database) / seen["requests"] * 1e6)
+    figures.database.append(database / seen["requests"] * 1e6)
 
 
 def measure_all(services: list[Service], chosen: dict[str, Workload], rounds: int, seconds: int) -> Results:
@@ -193,13 +195,14 @@ def progress(text: str) -> None:
 
 
 def table(results: Results, chosen: dict[str, Workload]) -> Iterable[str]:
-    yield "| | workload | | a second | p50, ms | p99, ms | CPU a request, ms | of ordinary | of floor |"
-    yield "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    yield "| | workload | | a second | p50, ms | p99, ms | CPU a request, ms | database alone | of ordinary | of floor |"
+    yield "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
     for name, by_service in results.items():
         for service, figures in by_service.items():
             if service == "hash":
-                yield f"| {name} | {chosen[name].title} | bare hash | | | | {figures.median('cpu') / 1000:.2f} | | |"
+                yield f"| {name} | {chosen[name].title} | bare hash | | | | {figures.median('cpu') / 1000:.2f} | | | |"
                 continue
+            alone = f"{figures.median('database') / 1000:.2f}" if any(figures.database) else ""
             ratios = [
                 f"{figures.median('cpu') / by_service[other].median('cpu'):.2f}" if other in by_service else ""
                 for other in ("ordinary", "floor")
@@ -207,7 +210,7 @@ def table(results: Results, chosen: dict[str, Workload]) -> Iterable[str]:
             yield (
                 f"| {name} | {chosen[name].title} | {service} | {figures.median('per_second'):,.0f}"
                 f" | {figures.median('p50'):.1f} | {figures.median('p99'):.1f} | {figures.median('cpu') / 1000:.2f}"
-                f" | {ratios[0]} | {ratios[1]} |"
+                f" | {alone} | {ratios[0]} | {ratios[1]} |"
             )
 
 
@@ -251,6 +254,10 @@ def main() -> None:
             chosen = {name: every[name] for name in options.only.split(",")} if options.only else every
             results = measure_all(services, chosen, options.rounds, options.seconds)
             lines += ["## PostgreSQL", "", *table(results, chosen), "", *verdicts(results, BOUNDS), ""]
+            lines += ["## Disk", "", "A row on PostgreSQL:", ""]
+            for name, row, indexes in databases.row_sizes(databases.service_on_postgresql()):
+                lines.append(f"- `{name}`: {row} bytes, and {indexes} of indexes")
+            lines.append("")
             if options.requests:
                 lines += ["## Memory of the workers", "", "After so many requests of W7:", ""]
                 lines += [f"- {line}" for line in soak(services[0], every["W7"], options.requests)]

@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -77,6 +78,16 @@ def checkpoint() -> None:
     """Have PostgreSQL write now what it would write during the measurement."""
     with psycopg.connect(POSTGRESQL_URL, autocommit=True) as connection:
         connection.execute("CHECKPOINT")
+
+
+def row_sizes(url: str) -> Iterable[tuple[str, int, int]]:
+    """For each table of the service on PostgreSQL that grows with its use: the bytes of a row, and those of its indexes."""
+    with psycopg.connect(url) as connection:
+        return connection.execute(
+            "SELECT relname, round(pg_table_size(oid) / reltuples)::int, round(pg_indexes_size(oid) / reltuples)::int"
+            " FROM pg_class WHERE reltuples > 0 AND relname IN ('auth_user', 'knox_authtoken', 'messageservice_mailbox',"
+            " 'messageservice_conversation', 'messageservice_message') ORDER BY relname"
+        ).fetchall()
 
 
 def _url(database: str) -> str:

@@ -32,9 +32,9 @@ class Service:
     database: psutil.Process | None  # where it is one of its own
     first_answer: float  # seconds from its start
 
-    def cpu_seconds(self) -> float:
+    def cpu_seconds(self) -> tuple[float, float]:
         """What its processes and the database's have used so far."""
-        return sum(_cpu_seconds(root) for root in (self.process, self.database) if root)
+        return _cpu_seconds(self.process), _cpu_seconds(self.database) if self.database else 0.0
 
     def worker_memory(self) -> list[float]:
         """The resident memory of each worker, in MB; workers are the processes without children."""
