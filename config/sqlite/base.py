@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import time
+from contextlib import suppress
 
 from django.db import OperationalError
 from django.db.backends.sqlite3 import base
@@ -14,9 +15,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def get_new_connection(self, conn_params):
         """Make a missing file before SQLite does, which would let everybody on the machine read it.
 
-        The log that SQLite keeps beside it is made as readable as the file.
+        The log that SQLite keeps beside it is made as readable as the file. One that is there must not even be opened: closing it
+        would take from this process's other connections their locks on it.
         """
-        os.close(os.open(conn_params["database"], os.O_RDONLY | os.O_CREAT, 0o600))
+        with suppress(FileExistsError):
+            os.close(os.open(conn_params["database"], os.O_CREAT | os.O_EXCL, 0o600))
         return super().get_new_connection(conn_params)
 
     def _start_transaction_under_autocommit(self):
