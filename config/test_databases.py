@@ -1,6 +1,8 @@
 """What the project's own backends add to Django's."""
 
 import stat
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -53,16 +55,34 @@ class TurnTests(ConcurrentTestCase):
 
 @skipUnless(connection.vendor == "sqlite", "about the database backend for SQLite")
 class FileTests(ConcurrentTestCase):
-    def test_is_made_for_its_owner_alone(self):
-        with tempfile.TemporaryDirectory() as folder:
-            new = connection.copy()
-            new.settings_dict = connection.settings_dict | {"NAME": Path(folder) / "new.sqlite3"}
-            with closing(new), new.cursor() as cursor:
-                cursor.execute("CREATE TABLE kept (id integer)")
+    def setUp(self):
+        super().setUp()
+        self.file = Path(self.enterContext(tempfile.TemporaryDirectory())) / "new.sqlite3"
 
-                made = {file.name: stat.filemode(file.stat().st_mode) for file in Path(folder).iterdir()}
+    def connected(self):
+        new = connection.copy()
+        new.settings_dict = connection.settings_dict | {"NAME": self.file}
+        return closing(new)
+
+    def test_is_made_for_its_owner_alone(self):
+        with self.connected() as new, new.cursor() as cursor:
+            cursor.execute("CREATE TABLE kept (id integer)")
+
+            made = {file.name: stat.filemode(file.stat().st_mode) for file in self.file.parent.iterdir()}
 
         self.assertEqual(made, dict.fromkeys(["new.sqlite3", "new.sqlite3-wal", "new.sqlite3-shm"], "-rw-------"))
+
+    def test_a_second_connection_leaves_the_first_one_its_lock(self):
+        """Without it, who closes the file elsewhere is taken for the last one, and removes the log that is written to here."""
+        elsewhere = "import sqlite3, sys; one = sqlite3.connect(sys.argv[1]); one.execute('SELECT * FROM kept'); one.close()"
+        with self.connected() as first, first.cursor() as cursor:
+            cursor.execute("CREATE TABLE kept (id integer)")
+            with self.connected() as second, second.cursor() as other_cursor:
+                other_cursor.execute("SELECT * FROM kept")
+
+                subprocess.run([sys.executable, "-c", elsewhere, self.file], check=True)
+
+                self.assertTrue(self.file.with_name("new.sqlite3-wal").exists())
 
 
 @skipUnless(connection.vendor == "postgresql", "about the database backend for PostgreSQL")
