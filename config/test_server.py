@@ -18,7 +18,7 @@ from django.contrib.auth.models import User
 
 from accounts.authentication import issue_token
 from config.testing import PASSWORD, ConcurrentTestCase, running_service
-from messageservice.models import Message
+from messageservice.models import Mailbox, Message
 
 NOT_FOUND = {"detail": "Not found."}
 TOO_LARGE = {"detail": "The body is larger than 1 MiB."}
@@ -220,6 +220,60 @@ class BodyTests(ServiceTestCase):
 
         self.assertEqual(permission, b"HTTP/1.1 100 Continue\r\n\r\n")
         self.assertEqual(answer.split(b"\r\n")[0], b"HTTP/1.1 201 Created")
+
+
+class SlowClientTests(ServiceTestCase):
+    MANY = 40  # more than all workers have threads
+
+    def assert_others_are_served(self):
+        self.assertEqual(self.exchange(self.connect(), "GET", "/readyz")[0], 200)
+
+    def request(self):
+        body = json.dumps({"receiver": "bob", "content": "hi"}).encode()
+        _, token = issue_token(self.alice)
+        head = "POST /api/message HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        return f"{head}Authorization: Token {token}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+    def test_requests_that_come_in_pieces_keep_nobody_waiting(self):
+        request = self.request()
+        for name, cut in {"in the line": 7, "in the head": 60, "in the body": len(request) - 3}.items():
+            with self.subTest(name):
+                before = Message.objects.count()
+                slow = [self.connect() for _ in range(self.MANY)]
+                for connection in slow:
+                    connection.sock.sendall(request[:cut])
+
+                self.assert_others_are_served()
+
+                self.assertEqual(Message.objects.count(), before)
+                for connection in slow:
+                    connection.sock.sendall(request[cut:])
+                answers = [connection.sock.recv(100).split(b"\r\n")[0] for connection in slow]
+                self.assertEqual(answers, [b"HTTP/1.1 201 Created"] * self.MANY)
+                self.assertEqual(Message.objects.count(), before + self.MANY)
+
+    def test_answers_that_nobody_takes_keep_nobody_waiting(self):
+        for number in range(100):
+            Message.objects.create(
+                sender=self.alice, receiver=self.bob, content="x" * 10_000, sender_place=number, receiver_place=number
+            )
+        Mailbox.objects.create(user=self.bob, total=99)
+        _, token = issue_token(self.bob)
+        page = f"GET /api/message?page_size=100 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token {token}\r\n\r\n"
+        slow = [self.connect() for _ in range(self.MANY)]
+
+        for connection in slow:
+            connection.sock.sendall(page.encode() * 20)  # some 20 MB, more than the system keeps for a connection
+
+        self.assert_others_are_served()
+
+        self.assertTrue(slow[0].sock.recv(100).startswith(b"HTTP/1.1 200 OK"))
+
+    def test_connections_on_which_nothing_comes_keep_nobody_waiting(self):
+        for _ in range(self.MANY):
+            self.connect()
+
+        self.assert_others_are_served()
 
 
 class AnswerTests(ServiceTestCase):

@@ -15,8 +15,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def get_new_connection(self, conn_params):
         """Make a missing file before SQLite does, which would let everybody on the machine read it.
 
-        The log that SQLite keeps beside it is made as readable as the file. One that is there must not even be opened: closing
-        it would take from this process's other connections their locks on it.
+        The log that SQLite keeps beside it is made as readable as the file. One that is there must not even be opened:
+        closing it would take from this process's other connections their locks on it.
         """
         with suppress(FileExistsError):
             os.close(os.open(conn_params["database"], os.O_CREAT | os.O_EXCL, 0o600))
