@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := dev/bin
 
-.PHONY: help serve test lint bench postman screenshot
+.PHONY: help serve test lint bench proofs postman screenshot
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
@@ -21,6 +21,11 @@ lint: dev/installed-for-tests  ## style, import order of the layers, migrations
 
 bench: dev/installed-for-bench  ## measure what each call costs, beside two yardsticks; needs wrk, and PostgreSQL on this machine
 	@$(BIN)/python -m benchmarks.bench
+
+proofs: dev/installed-for-bench  ## kill, flood and replace what runs, one after another; needs Debian's postgresql and nginx
+	@set -e; for proof in kills nodes failover bad_clients login_timing deploy; do \
+		echo "== $$proof"; $(BIN)/python -m benchmarks.proofs.$$proof; \
+	done
 
 postman: dev/installed  ## make the Postman collection in docs/ from the API's description
 	@$(BIN)/python manage.py spectacular --format openapi-json | $(BIN)/python docs/postman.py > docs/postman_collection.json
