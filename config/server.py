@@ -54,4 +54,5 @@ def on_starting(server):
 
 
 def when_ready(server):
-    print(SERVED_LINES.format(address=bind), flush=True)  # noqa: T201 - for the operator's terminal
+    address = str(server.LISTENERS[0]).removeprefix("http://")
+    print(SERVED_LINES.format(address=address), flush=True)  # noqa: T201 - for the operator's terminal

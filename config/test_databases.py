@@ -12,6 +12,7 @@ from unittest import mock, skipUnless
 
 from django.db import close_old_connections, connection, connections, transaction
 
+from config.postgresql.base import DatabaseWrapper
 from config.testing import ConcurrentTestCase
 from messageservice.models import Message
 
@@ -83,6 +84,26 @@ class FileTests(ConcurrentTestCase):
                 subprocess.run([sys.executable, "-c", elsewhere, self.file], check=True)  # noqa: S603 - no input of anybody's
 
                 self.assertTrue(self.file.with_name("new.sqlite3-wal").exists())
+
+
+@skipUnless(connection.vendor == "postgresql", "about the database backend for PostgreSQL")
+class LongestWaitTests(ConcurrentTestCase):
+    def test_what_the_server_does_not_end_is_given_up(self):
+        client = self.as_user(self.alice)
+        connection.close()
+        with mock.patch.object(DatabaseWrapper, "longest_wait", 0.2), connection.cursor() as cursor:
+            cursor.execute("SET statement_timeout = 0")
+            cursor.execute("SET lock_timeout = 0")
+        with closing(connection.copy()) as other, other.cursor() as cursor:
+            cursor.execute("SET idle_in_transaction_session_timeout = 5000")  # the longest that this test may hang
+            cursor.execute("BEGIN")
+            cursor.execute("LOCK TABLE knox_authtoken")
+
+            response = client.get("/api/auth/user")
+            close_old_connections()
+
+        self.assertEqual(response.status_code, 503)
+        self.assertEqual(client.get("/api/auth/user").status_code, 200)
 
 
 @skipUnless(connection.vendor == "postgresql", "about the database backend for PostgreSQL")

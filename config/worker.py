@@ -7,6 +7,7 @@ client does not take at once. So four threads serve a thousand clients, however 
 import errno
 import json
 import re
+import select
 import selectors
 import socket
 import time
@@ -165,6 +166,16 @@ class Worker(ThreadWorker):
         gunicorn's own takes whatever it can get: of 16 clients one of two workers often got all, at half the throughput.
         """
         super().set_accept_enabled(enabled and (self.in_hand < self.cfg.threads or self.has_finished_one))
+        if not self.alive and not self._accepting:
+            self.close_listeners()
+
+    def close_listeners(self):
+        """A stopping worker takes those who wait at its address; who comes later is refused, and can ask another node."""
+        listeners, self.sockets = self.sockets, []
+        for listener in listeners:
+            while select.select([listener], [], [], 0)[0]:
+                self.accept(listener)
+            listener.close()
 
     def accept(self, listener):
         try:

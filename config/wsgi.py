@@ -7,6 +7,8 @@ import django
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 
+from config.postgresql.base import DatabaseWrapper
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
 
@@ -71,4 +73,5 @@ class Application(WSGIHandler):
 
 
 django.setup(set_prefix=False)
+DatabaseWrapper.longest_wait = 6  # seconds, one more than statement_timeout; not for manage.py, which may need longer
 application = Application()

@@ -1,11 +1,23 @@
-"""Django's own backend for PostgreSQL, which checks the health of a kept connection without asking the server."""
+"""Django's own backend for PostgreSQL, which does not wait without end, and does not ask a connection for its health."""
 
+import functools
 import select
 
 from django.db.backends.postgresql import base
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
+    longest_wait: float | None = None  # seconds; None for as long as it takes
+
+    def get_new_connection(self, conn_params):
+        """One that is given up after the longest wait.
+
+        The server's own statement_timeout ends neither a commit that waits for a standby nor anything where it is frozen.
+        """
+        connection = super().get_new_connection(conn_params)
+        connection.wait = functools.partial(connection.wait, timeout=self.longest_wait)
+        return connection
+
     def close_if_health_check_failed(self):
         """Ask the server only where it has sent something unasked, as it does when it hangs up.
 
