@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -95,7 +95,7 @@ class Trial:
                 until_all_go_on(at_work)
             with self.telling(at_work, "started one that was never there"):
                 until_it_takes_messages(newcomer, at_work)
-            with self.telling(at_work, "stopped one by SIGTERM"):
+            with self.telling(at_work, "stopped one by SIGTERM", expected={201}):
                 third.stop()
                 until_all_go_on(at_work)
             with self.telling(at_work, "started the killed one"):
@@ -113,7 +113,7 @@ class Trial:
             sys.exit(f"A client waited for {at_work.pause():.1f} s, more than {ANSWERED_WITHIN} s")
 
     @contextmanager
-    def telling(self, at_work: Load, deed: str) -> Iterator[None]:
+    def telling(self, at_work: Load, deed: str, expected: Collection[int] = (201, 503)) -> Iterator[None]:
         """Say what clients had for answers during the block, and which of nginx's tries at a node failed."""
         before, lines = at_work.answers(), len(self.proxy.log_lines())
         yield
@@ -126,8 +126,8 @@ class Trial:
             "were handed on to another one",
             flush=True,
         )
-        if not set(answers) <= {201, 503}:
-            sys.exit("Clients had answers other than 201 and 503")
+        if not set(answers) <= set(expected):
+            sys.exit(f"Clients had answers other than {' and '.join(map(str, expected))}")
 
     def as_one(self) -> None:
         """What one node did holds on the others at once."""
