@@ -14,7 +14,7 @@ import time
 from heapq import nsmallest
 
 from gunicorn.http import errors
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import STOP_KEEPALIVE_LINGER, TConn, ThreadWorker
 
 from config import settings
 from config.log import RequestContext, begin_request, record_error, record_request, request_id
@@ -336,7 +336,8 @@ class Worker(ThreadWorker):
     def await_request(self, connection):
         connection.sock.received[:0] = connection.parser.unreader.take_buffered()
         connection.await_next()
-        seconds = SECONDS_TO_SEND if connection.sock.received else self.cfg.keepalive
+        idle_seconds = self.cfg.keepalive if self.alive else STOP_KEEPALIVE_LINGER
+        seconds = SECONDS_TO_SEND if connection.sock.received else idle_seconds
         self.poll(connection, seconds, selectors.EVENT_READ, self.receive)
         self.look_at_request(connection)
 
