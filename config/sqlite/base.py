@@ -18,7 +18,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         The log that SQLite keeps beside it is made as readable as the file. One that is there must not even be opened:
         closing it would take from this process's other connections their locks on it.
         """
-        with suppress(FileExistsError):
+        with suppress(OSError):  # it is there, or SQLite will say what is wrong
             os.close(os.open(conn_params["database"], os.O_CREAT | os.O_EXCL, 0o600))
         return super().get_new_connection(conn_params)
 
