@@ -160,20 +160,26 @@ class Worker(ThreadWorker):
 
     # New connections
 
-    def set_accept_enabled(self, enabled):
+    def may_accept(self):
         """With all threads busy, take one new connection for each that was served, and none while none is.
 
         gunicorn's own takes whatever it can get: of 16 clients one of two workers often got all, at half the throughput.
         """
-        super().set_accept_enabled(enabled and (self.in_hand < self.cfg.threads or self.has_finished_one))
-        if not self.alive and not self._accepting:
+        return self.in_hand < self.cfg.threads or self.has_finished_one
+
+    def set_accept_enabled(self, enabled):
+        """gunicorn's loop calls it before it polls, and with False where the worker stops."""
+        super().set_accept_enabled(enabled and self.may_accept())
+        if not enabled and not self.alive:
             self.close_listeners()
 
     def close_listeners(self):
         """A stopping worker takes those who wait at its address; who comes later is refused, and can ask another node."""
         listeners, self.sockets = self.sockets, []
         for listener in listeners:
-            while select.select([listener], [], [], 0)[0]:
+            for _ in range(self.cfg.backlog):
+                if not select.select([listener], [], [], 0)[0]:
+                    break
                 self.accept(listener)
             listener.close()
 
@@ -254,9 +260,6 @@ class Worker(ThreadWorker):
             else:
                 self.drop(connection)
 
-    def murder_pending(self):
-        """There are none: those of which nothing has come yet are polled like all others."""
-
     def _cap_keepalive(self, deadline):
         """A stopping worker waits for idle connections no longer than until then."""
         for connection in self.polled:
@@ -297,7 +300,7 @@ class Worker(ThreadWorker):
     def enqueue_req(self, connection):
         super().enqueue_req(connection)
         self.in_hand += 1
-        self.set_accept_enabled(self._accepting)
+        super().set_accept_enabled(self._accepting and self.may_accept())
 
     def handle(self, connection):
         """In a thread: answer the request, and send what the client takes at once."""
