@@ -78,12 +78,8 @@ def change_password(*, user: User, token: AuthToken, current_password: str, new_
 
     Raises ValidationError by field for a wrong current and a weak new password, LimitReached after too many wrong ones.
     """
-    tries = password_tries(user)
-    tries.check()
-    if not user.check_password(current_password):
-        tries.count()
+    if not verify_password(user, current_password):
         raise ValidationError({"current_password": [WRONG_CURRENT]})
-    tries.check()
     unchanged = User.objects.filter(pk=user.pk, password=user.password)
     _set_password(user, new_password, field="new_password")
     with transaction.atomic():
@@ -91,6 +87,17 @@ def change_password(*, user: User, token: AuthToken, current_password: str, new_
             raise ValidationError({"current_password": [WRONG_CURRENT]})
         user.auth_token_set.exclude(pk=token.pk).delete()
     record_event("Change Password", who=user.username)
+
+
+def verify_password(user: User, password: str) -> bool:
+    """Whether it is the user's; one that is wrong is counted. Raises LimitReached after too many of those."""
+    tries = password_tries(user)
+    tries.check()
+    if not user.check_password(password):
+        tries.count()
+        return False
+    tries.check()
+    return True
 
 
 def revoke_tokens(user: User) -> None:

@@ -7,8 +7,8 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.urls import reverse
 
-from accounts.actions import revoke_tokens
-from accounts.limits import LoginTries, password_tries
+from accounts.actions import revoke_tokens, verify_password
+from accounts.limits import LoginTries
 from config.log import NOBODY, current_request, record_event
 
 
@@ -36,15 +36,10 @@ class OperatorPasswordForm(AdminPasswordChangeForm):
     """Counts wrong current passwords together with those of the API, and ends what the old password opened."""
 
     def clean_old_password(self):
-        tries = password_tries(self.user)
-        tries.check()
-        try:
-            password = super().clean_old_password()
-        except ValidationError:
-            tries.count()
-            raise
-        tries.check()
-        return password
+        old_password = self.cleaned_data["old_password"]
+        if not verify_password(self.user, old_password):
+            raise ValidationError(self.error_messages["password_incorrect"], code="password_incorrect")
+        return old_password
 
     @transaction.atomic
     def save(self, commit=True):
