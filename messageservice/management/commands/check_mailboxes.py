@@ -10,7 +10,9 @@ from django.db import OperationalError, connection, transaction
 from psycopg.errors import LockNotAvailable
 
 from config.database import execute
-from messageservice.models import Comparison, Conversation, Mailbox, Message
+from messageservice import comparisons
+from messageservice.comparisons import Comparison
+from messageservice.models import Conversation, Mailbox
 
 BATCH = 100  # users that are compared by one statement; a tenth of a second where each has some hundred messages
 PATIENCE = 10  # seconds to try for the rows of one user, which a request holds for five at most
@@ -35,10 +37,10 @@ def lift_statement_timeout() -> None:
 
 def compare(first: int, last: int) -> list[Comparison]:
     if connection.vendor == "sqlite":
-        return Mailbox.objects.compare(first, last)  # in a transaction it would keep others from writing
+        return comparisons.compare(first, last)  # in a transaction it would keep others from writing
     with transaction.atomic():
         lift_statement_timeout()
-        return Mailbox.objects.compare(first, last)
+        return comparisons.compare(first, last)
 
 
 def discrepancies(compared: Comparison) -> list[tuple[str, int | str, int | str]]:
@@ -92,9 +94,9 @@ def repaired_at_once(user: User) -> list[Comparison]:
         # Who marks messages as read holds some of them without this lock, and may wait for others that are held here. This
         # transaction has to give in first: after a second PostgreSQL would end either.
         execute("SET LOCAL lock_timeout = 100")
-    mailbox, *conversations = Mailbox.objects.compare(user.pk, user.pk)
+    mailbox, *conversations = comparisons.compare(user.pk, user.pk)
     if mailbox.misplaced:
-        Message.objects.renumber(user)
+        comparisons.renumber(user)
     for one in conversations:
         if not one.right:
             Conversation.objects.filter(owner=user, partner=one.partner_id).delete()
