@@ -492,6 +492,7 @@ class BesideTheServiceTests(MessageAssertions, ConcurrentTestCase):
     @staticmethod
     def somebody_waits() -> bool:
         """For a lock, in this database."""
+        fetch_one("SELECT pg_stat_clear_snapshot()")  # within a transaction the server would show what it showed at first
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
         return fetch_one(waiting) != (0,)
 
