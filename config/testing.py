@@ -3,20 +3,16 @@
 import json
 import logging
 import os
-import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,6 +30,7 @@ from django.urls import URLResolver, get_resolver, reverse
 from rest_framework.test import APIClient, APITestCase, APITransactionTestCase
 
 from accounts.authentication import issue_token
+from config.calling import call, free_port
 
 PASSWORD = "a long secret"
 USERNAMES = ("alice", "bob", "carol")
@@ -179,16 +176,6 @@ def test_database_url() -> str:
     return urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}").geturl()
 
 
-def free_port() -> int:
-    """None of those that the system gives to clients: one that tries such a port while nobody listens may be connected to
-    itself, and the service then finds it taken."""
-    while True:
-        port = random.randrange(10_000, 32_000)  # noqa: S311 - no secret
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
 class Service:
     """The service as `make serve` starts it, in processes of its own, on the tests' database.
 
@@ -238,19 +225,7 @@ class Service:
 
     def request(self, method: str, path: str, body: Any = None, token: str | None = None, **headers: str) -> tuple[int, Any]:
         """Status and JSON of the answer; raises OSError where there is none."""
-        request = urllib.request.Request(self.url + path, method=method, headers=headers)
-        if body is not None:
-            request.data = json.dumps(body).encode()
-            request.add_header("Content-Type", "application/json")
-        if token is not None:
-            request.add_header("Authorization", f"Token {token}")
-        try:
-            with urllib.request.urlopen(request, timeout=30) as response:
-                content = response.read()
-                return response.status, json.loads(content) if content else None
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, json.load(error)
+        return call(self.url + path, method, body, token, seconds=30, **headers)
 
 
 @contextmanager

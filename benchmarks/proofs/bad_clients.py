@@ -26,7 +26,8 @@ from benchmarks.proofs import fuzz
 from benchmarks.proofs.attacks import HALF, ODDITIES, Crowd, ask, crowds, unleash
 from benchmarks.proofs.clients import Client, Ledger, Load, discrepancies, register
 from benchmarks.proofs.cluster import cluster_folder, running_cluster
-from benchmarks.proofs.node import Node, free_port, running_node
+from benchmarks.proofs.node import Node, running_node
+from config.calling import free_port
 
 SECONDS = 5  # of each part
 HEAD_START = 1  # second, of the bad clients
@@ -242,7 +243,7 @@ class Proof:
         sent = self.node.answer("GET", "/api/message/sent?page_size=100", token=self.tokens["mallory"])["results"]
         self.wrong += [f"half a body was stored: {message}" for message in sent if HALF in message["content"]]
         self.wrong += [f"debug.log: {line}" for line in self.node.log_lines("debug")[:5]]
-        errors = self.node.logs.with_suffix(".stderr").read_text()
+        errors = self.node.errors.read_text()
         if errors:
             self.wrong.append(f"on stderr: {errors[:2000]}")
         print(f"- {at_work.acknowledged():,} messages of well-behaved clients were acknowledged, and are stored once")

@@ -20,7 +20,8 @@ import psycopg
 
 from benchmarks.proofs.clients import Client, Load, discrepancies, load, register
 from benchmarks.proofs.cluster import DATABASE, HOST, USER, Cluster, cluster_folder, running_cluster, wait_until
-from benchmarks.proofs.node import Node, free_port, running_node
+from benchmarks.proofs.node import Node, running_node
+from config.calling import free_port
 
 NODES = 3
 CLIENTS = 9

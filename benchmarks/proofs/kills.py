@@ -27,7 +27,8 @@ import psycopg
 
 from benchmarks.proofs.clients import PASSWORD, Client, Load, discrepancies, load, register
 from benchmarks.proofs.cluster import Cluster, cluster_folder, running_cluster, wait_until
-from benchmarks.proofs.node import Node, free_port, running_node
+from benchmarks.proofs.node import Node, running_node
+from config.calling import free_port
 
 WORKERS = 2
 CLIENTS = 6

@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from benchmarks.proofs.node import free_port
 from benchmarks.services import running
+from config.calling import free_port
 
 TIMES = 400  # of each kind
 REPEATS = 3  # at most

@@ -2,14 +2,10 @@
 
 import json
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +15,7 @@ import psutil
 
 from benchmarks.databases import ROOT
 from benchmarks.proofs.cluster import wait_until
+from config.calling import call
 
 SECRET_KEY = "of all nodes of a proof, on databases that are thrown away"  # noqa: S105
 WITHOUT_LIMITS = {"LIMIT_LOGIN": "off", "LIMIT_SIGNUP": "off", "LIMIT_SEND": "off"}
@@ -31,6 +28,7 @@ class Node:
         self.host, self.port = host, port
         self.url = f"http://{host}:{port}"
         self.logs = folder / f"logs-{host}-{port}"
+        self.errors = folder / f"errors-{host}-{port}"  # what it prints on standard error
         self.environment = {
             "DATABASE_URL": database_url,
             "HOST": host,
@@ -50,14 +48,14 @@ class Node:
             cwd=ROOT,
             env={**os.environ, **self.environment},
             stdout=subprocess.DEVNULL,
-            stderr=self.logs.with_suffix(".stderr").open("ab"),
+            stderr=self.errors.open("ab"),
             start_new_session=True,
         )
         return wait_until(self.is_ready, 60, f"{self.url} is ready")
 
     def is_ready(self) -> bool:
         if self.process.poll() is not None:
-            sys.exit(f"The service at {self.url} has ended: {self.logs.with_suffix('.stderr').read_text()}")
+            sys.exit(f"The service at {self.url} has ended: {self.errors.read_text()}")
         with suppress(OSError):
             return self.request("GET", "/readyz")[0] == 200
         return False
@@ -101,19 +99,7 @@ class Node:
 
     def request(self, method: str, path: str, body: Any = None, token: str | None = None, **headers: str) -> tuple[int, Any]:
         """Status and JSON of the answer; raises OSError where there is none within ten seconds."""
-        request = urllib.request.Request(self.url + path, method=method, headers=headers)
-        if body is not None:
-            request.data = json.dumps(body).encode()
-            request.add_header("Content-Type", "application/json")
-        if token is not None:
-            request.add_header("Authorization", f"Token {token}")
-        try:
-            with urllib.request.urlopen(request, timeout=10) as response:
-                content = response.read()
-                return response.status, json.loads(content) if content else None
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, json.load(error)
+        return call(self.url + path, method, body, token, seconds=10, **headers)
 
     def answer(self, method: str, path: str, body: Any = None, token: str | None = None, **headers: str) -> Any:
         """The JSON of a good answer; ends the proof where it is another one."""
@@ -131,15 +117,6 @@ def running_node(folder: Path, database_url: str, *, port: int, **environment: s
         yield node
     finally:
         node.kill()
-
-
-def free_port() -> int:
-    """None of those that the system gives to clients."""
-    while True:
-        port = random.randrange(10_000, 32_000)  # noqa: S311 - no secret
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 def need(program: str, package: str) -> None:
