@@ -124,29 +124,22 @@ def expected(reader: asyncio.StreamReader) -> asyncio.Task:
     return task
 
 
-async def pouring(beginning: bytes, piece: bytes, address: Address, until: float, seen: Counter) -> None:
-    """Sends some 6 MB a second, until the server answers or hangs up."""
+async def repeating(beginning: bytes, piece: bytes, address: Address, until: float, seen: Counter, *, pause: float) -> None:
+    """Sends the beginning, then the piece after each pause in seconds, until the server answers or hangs up."""
     async with connected(address) as (reader, writer):
         answering = expected(reader)
         writer.write(beginning)
         while not answering.done():
             writer.write(piece)
             await writer.drain()
-            seen["KB sent"] += len(piece) // 1000
-            await asyncio.sleep(0.01)
+            if kilobytes := len(piece) // 1000:
+                seen["KB sent"] += kilobytes
+            await asyncio.wait([answering], timeout=pause)
         seen[await answering] += 1
 
 
-async def dripping(beginning: bytes, piece: bytes, address: Address, until: float, seen: Counter) -> None:
-    """Sends a piece a second, until the server answers or hangs up."""
-    async with connected(address) as (reader, writer):
-        answering = expected(reader)
-        writer.write(beginning)
-        while not answering.done():
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.wait([answering], timeout=1)
-        seen[await answering] += 1
+pouring = partial(repeating, pause=0.01)  # some 6 MB a second
+dripping = partial(repeating, pause=1)
 
 
 async def sending(raw: bytes, address: Address, until: float, seen: Counter) -> None:

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import sys
 import threading
 import time
 import uuid
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
+from benchmarks.proofs.cluster import wait_until
 from benchmarks.proofs.node import Node
 
 PASSWORD = "a long secret"  # noqa: S105
@@ -114,6 +116,22 @@ class Load:
 
     def wrong(self) -> list[str]:
         return [answer for client in self.clients for answer in client.ledger.wrong]
+
+    def until_all_go_on(self, times: int = 1) -> float:
+        """Seconds until each client was acknowledged so many times more; ends the proof where one had a wrong answer."""
+        goals = {client: len(client.ledger.acknowledged) + times for client in self.clients}
+
+        def all_went_on() -> bool:
+            if self.wrong():
+                sys.exit("\n".join(self.wrong()[:20]))
+            return all(len(client.ledger.acknowledged) >= goal for client, goal in goals.items())
+
+        return wait_until(all_went_on, 60, "all clients go on")
+
+
+def as_text(answers: Counter) -> str:
+    """How many there were of each status or kind of failure."""
+    return ", ".join(f"{status}: {count:,}" for status, count in sorted(answers.items(), key=str)) or "none"
 
 
 def register(node: Node, usernames: list[str]) -> dict[str, str]:

@@ -68,9 +68,13 @@ class Cluster:
     def reload(self) -> None:
         self.run("pg_ctl", "reload", "--silent", "-D", str(self.data))
 
+    def main_process(self) -> psutil.Process:
+        """Whose children are all its others; raises FileNotFoundError or NoSuchProcess where it does not run."""
+        return psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
+
     def kill(self) -> None:
         """SIGKILL to all of its processes at the same moment, as when the machine goes."""
-        main = psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
+        main = self.main_process()
         processes = [main, *main.children(recursive=True)]
         main.suspend()  # so that it starts no other one meanwhile
         for process in processes:
@@ -80,7 +84,7 @@ class Cluster:
 
     def stop(self) -> None:
         with suppress(FileNotFoundError, psutil.NoSuchProcess):
-            process = psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
+            process = self.main_process()
             process.send_signal(signal.SIGINT)  # a fast shutdown: it ends the connections
             try:
                 process.wait(timeout=30)

@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 
-from benchmarks.proofs.clients import Client, Load, discrepancies, load, register
+from benchmarks.proofs.clients import Client, Load, as_text, discrepancies, load, register
 from benchmarks.proofs.cluster import DATABASE, HOST, USER, Cluster, cluster_folder, running_cluster, wait_until
 from benchmarks.proofs.node import Node, running_node
 from config.calling import free_port
@@ -160,10 +160,6 @@ class Trial:
 def value(cluster: Cluster, query: str) -> Any:
     with psycopg.connect(cluster.url, autocommit=True) as connection:
         return connection.execute(query).fetchone()[0]
-
-
-def as_text(answers: Counter) -> str:
-    return ", ".join(f"{status}: {count:,}" for status, count in sorted(answers.items(), key=str)) or "none"
 
 
 @contextmanager

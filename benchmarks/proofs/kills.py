@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import psutil
 import psycopg
 
-from benchmarks.proofs.clients import PASSWORD, Client, Load, discrepancies, load, register
+from benchmarks.proofs.clients import PASSWORD, Client, Load, as_text, discrepancies, load, register
 from benchmarks.proofs.cluster import Cluster, cluster_folder, running_cluster, wait_until
 from benchmarks.proofs.node import Node, running_node
 from config.calling import free_port
@@ -104,9 +104,9 @@ class Trial:
         """
         tokens = register(self.node, [f"{name}-{number}" for number in range(clients)])
         with load(self.node.url, tokens, kind) as at_work:
-            until_all_go_on(at_work, 5)
+            at_work.until_all_go_on(5)
             yield at_work
-            until_all_go_on(at_work)
+            at_work.until_all_go_on()
         self.verify(at_work, {201, 503} if refused else {201})
 
     def verify(self, at_work: Load, expected: set[int]) -> None:
@@ -114,7 +114,7 @@ class Trial:
         self.so_far.tokens |= at_work.tokens
         found = discrepancies(self.node, self.so_far)
         if not {status for status in at_work.answers() if isinstance(status, int)} <= expected:
-            found.append(f"Answers were {as_text(at_work)}")
+            found.append(f"Answers were {as_text(at_work.answers())}")
         if found:
             sys.exit("\n".join(found[:20]))
 
@@ -124,7 +124,7 @@ class Trial:
             for _ in range(WORKER_KILLS):
                 before = {client: failures(client.ledger.answers) for client in at_work.clients}
                 times.append(self.kill_worker())
-                until_all_go_on(at_work, 5)
+                at_work.until_all_go_on(5)
                 undisturbed.append(sum(failures(client.ledger.answers) == count for client, count in before.items()))
         tell(
             f"killed one of {WORKERS} workers, {WORKER_KILLS} times: replaced within {max(times):.2f} s; "
@@ -146,7 +146,7 @@ class Trial:
         with self.load("service") as at_work:
             self.node.kill()
             ready = self.node.start()
-            later = until_all_go_on(at_work)
+            later = at_work.until_all_go_on()
         tell(
             f"killed all processes of the service, and started it: ready after {ready:.1f} s, all clients went on "
             f"{later:.2f} s later",
@@ -159,7 +159,7 @@ class Trial:
             for busy in (True, False):
                 stops.append(self.stop(busy))
                 self.node.start()
-                until_all_go_on(at_work, 5)
+                at_work.until_all_go_on(5)
         requests = [request for client in at_work.clients for request in client.requests]
         in_flight = [request for began, _ in stops for request in requests if request.began <= began < request.ended]
         later = [request for began, ended in stops for request in requests if began < request.began <= ended]
@@ -216,7 +216,7 @@ class Trial:
             cluster.kill()
             slowest = self.answers_without_database(at_work, AWAY, REFUSED_WITHIN)
             cluster.start()
-            later = until_all_go_on(at_work)
+            later = at_work.until_all_go_on()
         tell(f"killed the PostgreSQL server: {slowest}; all clients went on {later:.2f} s after it was back", at_work)
 
     def restart_database(self, cluster: Cluster) -> None:
@@ -225,7 +225,7 @@ class Trial:
             log = f"{cluster.data}.log"
             cluster.run("pg_ctl", "restart", "--mode", "immediate", "--wait", "--silent", "-D", str(cluster.data), "-l", log)
             ready = time.monotonic() - began
-            later = until_all_go_on(at_work)
+            later = at_work.until_all_go_on()
         tell(
             f"restarted the PostgreSQL server in mode immediate: back in {ready:.1f} s, all clients went on {later:.2f} s "
             "later",
@@ -244,7 +244,7 @@ class Trial:
         with self.load("freeze", refused=True) as at_work:
             with frozen(cluster):
                 slowest = self.answers_without_database(at_work, FROZEN_REFUSED_WITHIN, FROZEN_REFUSED_WITHIN)
-            later = until_all_go_on(at_work)
+            later = at_work.until_all_go_on()
         tell(
             f"froze the PostgreSQL server: {slowest}; all clients went on {later:.2f} s after it did",
             at_work,
@@ -291,31 +291,16 @@ class Trial:
         return time.monotonic() - began
 
 
-def until_all_go_on(at_work: Load, times: int = 1) -> float:
-    """Seconds until each client was acknowledged so many times more."""
-    goals = {client: len(client.ledger.acknowledged) + times for client in at_work.clients}
-
-    def all_went_on() -> bool:
-        if at_work.wrong():
-            sys.exit("\n".join(at_work.wrong()[:20]))
-        return all(len(client.ledger.acknowledged) >= goal for client, goal in goals.items())
-
-    return wait_until(all_went_on, 60, "all clients go on")
-
-
 def failures(answers: Counter) -> int:
     """How many requests had no answer."""
     return sum(count for status, count in dict(answers).items() if not isinstance(status, int))
 
 
-def as_text(at_work: Load) -> str:
-    return ", ".join(f"{status}: {count:,}" for status, count in sorted(at_work.answers().items(), key=str))
-
-
 def tell(finding: str, at_work: Load, bound: float = ANSWERED_WITHIN) -> None:
     print(f"- {finding}")
     print(
-        f"  {as_text(at_work)}; slowest answer {at_work.slowest():.2f} s, longest pause {at_work.pause():.2f} s", flush=True
+        f"  {as_text(at_work.answers())}; slowest answer {at_work.slowest():.2f} s, longest pause {at_work.pause():.2f} s",
+        flush=True,
     )
     if at_work.slowest() > bound:
         sys.exit(f"A client waited for {at_work.slowest():.1f} s, more than {bound} s")
@@ -324,7 +309,7 @@ def tell(finding: str, at_work: Load, bound: float = ANSWERED_WITHIN) -> None:
 @contextmanager
 def frozen(cluster: Cluster) -> Iterator[None]:
     """None of its processes runs during the block; connections to it stay open, and the kernel goes on to take new ones."""
-    main = psutil.Process(int((cluster.data / "postmaster.pid").read_text().split()[0]))
+    main = cluster.main_process()
     main.suspend()  # so that it starts no other one meanwhile
     processes = [*main.children(recursive=True), main]
     try:

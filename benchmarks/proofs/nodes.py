@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.proofs.clients import PASSWORD, Load, discrepancies, load, register
+from benchmarks.proofs.clients import PASSWORD, Load, as_text, discrepancies, load, register
 from benchmarks.proofs.cluster import cluster_folder, running_cluster, wait_until
 from benchmarks.proofs.node import Node, need
 from config.calling import free_port
@@ -90,15 +90,15 @@ class Trial:
         first, second, third, newcomer = self.nodes
         tokens = register(first, [f"user-{number}" for number in range(CLIENTS)])
         with load(self.proxy.url, tokens) as at_work:
-            until_all_go_on(at_work)
+            at_work.until_all_go_on(TIMES)
             with self.telling(at_work, "killed a node"):
                 second.kill()
-                until_all_go_on(at_work)
+                at_work.until_all_go_on(TIMES)
             with self.telling(at_work, "started one that was never there"):
                 until_it_takes_messages(newcomer, at_work)
             with self.telling(at_work, "stopped one by SIGTERM", expected={201}):
                 third.stop()
-                until_all_go_on(at_work)
+                at_work.until_all_go_on(TIMES)
             with self.telling(at_work, "started the killed one"):
                 until_it_takes_messages(second, at_work)
         found = discrepancies(first, at_work)
@@ -237,20 +237,12 @@ def at_once(nodes: list[Node], call: Callable[[Node], Any]) -> list[Any]:
         return list(pool.map(run, nodes))
 
 
-def until_all_go_on(at_work: Load) -> None:
-    """Each client was acknowledged some times more."""
-    goals = {client: len(client.ledger.acknowledged) + TIMES for client in at_work.clients}
-    wait_until(
-        lambda: all(len(client.ledger.acknowledged) >= goal for client, goal in goals.items()), 60, "all clients go on"
-    )
-
-
 def until_it_takes_messages(node: Node, at_work: Load) -> None:
     before = messages_taken(node)
     node.start()
     took = wait_until(lambda: messages_taken(node) > before, 30, "a node that came takes messages")
     print(f"  it had its first message {took:.1f} s after it was ready", flush=True)
-    until_all_go_on(at_work)
+    at_work.until_all_go_on(TIMES)
 
 
 def messages_taken(node: Node) -> int:
@@ -265,10 +257,6 @@ def expect(found: Any, expected: Any, what: str) -> None:
 def nginx() -> str:
     """Its program, which Debian keeps off the path of most users."""
     return shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin") or need("nginx", "nginx")
-
-
-def as_text(answers: Counter) -> str:
-    return ", ".join(f"{status}: {count:,}" for status, count in sorted(answers.items(), key=str))
 
 
 def start_all(nodes: list[Node]) -> None:
