@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -264,10 +265,18 @@ class SlowClientTests(ServiceTestCase):
 
         for connection in slow:
             connection.sock.sendall(page.encode() * 20)  # some 20 MB, more than the system keeps for a connection
+        self.wait_until_no_more_is_answered()
 
         self.assert_others_are_served()
 
         self.assertTrue(slow[0].sock.recv(100).startswith(b"HTTP/1.1 200 OK"))
+
+    def wait_until_no_more_is_answered(self):
+        """The system then holds all that it does for clients who read nothing."""
+        answered, before = 0, -1
+        while answered != before:
+            time.sleep(0.5)
+            answered, before = len(self.log_lines("requests")), answered
 
     def test_connections_on_which_nothing_comes_keep_nobody_waiting(self):
         for _ in range(self.MANY):
