@@ -158,7 +158,7 @@ def _postgresql(variable: str, url: str) -> dict[str, Any]:
     if not all(re.fullmatch("[0-9]{0,5}", one) and 0 < int(one or 5432) < 65536 for one in port.split(",")):
         refuse(variable, "a port is not a number from 1 to 65535")  # quoting it could quote part of a password
     options = {
-        "connect_timeout": 3,  # these four keep an answer under five seconds when the database is gone
+        "connect_timeout": 3,  # a database that is gone is noticed within five seconds
         "tcp_user_timeout": 5000,
         # These queries take longer to plan than to run: the server keeps the plans of those it has seen before.
         "server_side_binding": True,
@@ -166,7 +166,7 @@ def _postgresql(variable: str, url: str) -> dict[str, Any]:
         **parameters,
         "options": " ".join(
             (
-                "-c statement_timeout=5000 -c lock_timeout=3000",
+                "-c lock_timeout=3000",
                 # Costly random access, PostgreSQL's default, makes it read all ids backwards instead of a user's own index.
                 "-c random_page_cost=1.1",
                 parameters.pop("options", ""),

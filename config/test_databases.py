@@ -1,12 +1,13 @@
 """What the project's own backends add to Django's."""
 
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from unittest import mock, skipUnless
 
@@ -88,22 +89,61 @@ class FileTests(ConcurrentTestCase):
 
 @skipUnless(connection.vendor == "postgresql", "about the database backend for PostgreSQL")
 class LongestWaitTests(ConcurrentTestCase):
-    def test_what_the_server_does_not_end_is_given_up(self):
-        client = self.as_user(self.alice)
+    def setUp(self):
+        super().setUp()
+        self.alice_client = self.as_user(self.alice)
         connection.close()
-        with mock.patch.object(DatabaseWrapper, "longest_wait", 0.2), connection.cursor() as cursor:
-            cursor.execute("SET statement_timeout = 0")
-            cursor.execute("SET lock_timeout = 0")
+        self.enterContext(mock.patch.object(DatabaseWrapper, "longest_wait", 1))
+        self.addCleanup(setattr, DatabaseWrapper, "silent_until", 0.0)
+
+    @contextmanager
+    def locked_tokens(self):
         with closing(connection.copy()) as other, other.cursor() as cursor:
-            cursor.execute("SET idle_in_transaction_session_timeout = 5000")  # the longest that this test may hang
+            cursor.execute("SET idle_in_transaction_session_timeout = 5000")  # the longest that a test may hang
             cursor.execute("BEGIN")
             cursor.execute("LOCK TABLE knox_authtoken")
+            yield
 
-            response = client.get("/api/auth/user")
-            close_old_connections()
+    def get_user(self):
+        response = self.alice_client.get("/api/auth/user")
+        close_old_connections()  # as at the end of each request; the test client leaves it out
+        return response
 
-        self.assertEqual(response.status_code, 503)
-        self.assertEqual(client.get("/api/auth/user").status_code, 200)
+    def assert_refused(self, *reasons):
+        """One request for each of the reasons, all at once."""
+        responses = self.at_once(*[self.get_user] * len(reasons))
+
+        for response in responses:
+            self.assertEqual((response.status_code, response.json()), (503, {"detail": "Something went wrong"}))
+            self.assertIn("Retry-After", response.headers)
+        found = [line["traceback"].splitlines()[-1] for line in self.log_lines("debug")[-len(reasons) :]]
+        for reason, line in zip(sorted(reasons), sorted(line.partition(": ")[2] for line in found), strict=True):
+            self.assertIn(reason, line)
+
+    def test_the_server_ends_a_statement_before(self):
+        with self.locked_tokens():
+            self.assert_refused("canceling statement due to statement timeout")
+
+        self.assertEqual(self.get_user().status_code, 200)
+
+    def test_what_the_server_does_not_end_is_given_up_and_nobody_tries_again_for_a_while(self):
+        with self.locked_tokens(), mock.patch.dict(connection.settings_dict["OPTIONS"], options="-c statement_timeout=0"):
+            self.assert_refused("timeout expired")
+        self.assertGreater(DatabaseWrapper.silent_until, 0)
+
+        DatabaseWrapper.silent_until = time.monotonic() + 60
+        self.assert_refused("The server did not answer a moment ago.")
+
+        DatabaseWrapper.silent_until = time.monotonic()
+        self.assertEqual(self.get_user().status_code, 200)
+        self.assertEqual(DatabaseWrapper.silent_until, 0)
+
+    def test_one_tries_for_all(self):
+        with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+            nowhere = {"HOST": "127.0.0.1", "PORT": silent.getsockname()[1]}
+            with mock.patch.dict(connection.settings_dict, nowhere):
+                DatabaseWrapper.silent_until = time.monotonic()
+                self.assert_refused("connection timeout expired", *["The server did not answer a moment ago."] * 3)
 
 
 @skipUnless(connection.vendor == "postgresql", "about the database backend for PostgreSQL")

@@ -331,7 +331,7 @@ class MixedLifeTests(MessageAssertions, ApiTestCase):
         for more in (0, 30):
             for _ in range(more):
                 stored(self.alice, self.bob)
-            with self.subTest(more), self.assertNumQueries(7 if connection.vendor == "postgresql" else 4):
+            with self.subTest(more), self.assertNumQueries(4):
                 check()
 
 
@@ -526,20 +526,3 @@ class BesideTheServiceTests(MessageAssertions, ConcurrentTestCase):
         self.assertEqual(Message.objects.filter(read=None).count(), 0)
         self.assertEqual(check().lines, ["3 mailboxes, 2 messages: all agree"])
         self.assert_counters_agree()
-
-    @skipUnless(connection.vendor == "postgresql", "SQLite ends no statement for the time it takes")
-    def test_no_statement_that_compares_is_ended_for_the_time_it_takes(self):
-        stored(self.alice, self.bob)
-        Mailbox.objects.update(total=9)
-        timeouts = set()
-
-        def look(execute, sql, parameters, many, context):
-            if "row_number" in sql:
-                timeouts.add(fetch_one("SHOW statement_timeout"))
-            return execute(sql, parameters, many, context)
-
-        with connection.execute_wrapper(look):
-            check(repair=True)
-
-        self.assertEqual(timeouts, {("0",)})
-        self.assertEqual((fetch_one("SHOW statement_timeout"), fetch_one("SHOW lock_timeout")), (("5s",), ("3s",)))

@@ -32,12 +32,12 @@ from config.calling import free_port
 
 WORKERS = 2
 CLIENTS = 6
-CLIENTS_OF_A_STOP = 24  # more than the service has threads: some of them always wait
+CROWD = 24  # clients, more than the service has threads: some of them always wait
 EXTRA = 4  # connections that wait to be accepted, and as many that are kept without use, when SIGTERM comes
 WORKER_KILLS = 5
 AWAY = 4  # seconds without a database
-REFUSED_WITHIN = 5  # seconds until a client is told that the database is gone,
-FROZEN_REFUSED_WITHIN = 10  # and that it does not answer, for which a timeout has to run out
+FROZEN = 12  # seconds with one that does not answer, in which several try again
+REFUSED_WITHIN = 5  # seconds until a client is told that the database is gone, or that it does not answer
 ANSWERED_WITHIN = 20  # seconds; generous, as nothing but a busy machine delays these answers
 WENT_WRONG = {"detail": "Something went wrong"}
 HUNG_UP = ("RemoteDisconnected", "ConnectionResetError", "BrokenPipeError")  # before any byte of an answer
@@ -154,7 +154,7 @@ class Trial:
         )
 
     def stop_service(self) -> None:
-        with self.load("stop", clients=CLIENTS_OF_A_STOP, kind=RecordingClient) as at_work:
+        with self.load("stop", clients=CROWD, kind=RecordingClient) as at_work:
             stops = []
             for busy in (True, False):
                 stops.append(self.stop(busy))
@@ -173,7 +173,7 @@ class Trial:
         )
         if lost:
             sys.exit(f"Sent before SIGTERM, and not answered: {lost}")
-        if len(hung_up) > len(stops) * CLIENTS_OF_A_STOP / 4:
+        if len(hung_up) > len(stops) * CROWD / 4:
             sys.exit("Connections were accepted, and their requests were not answered, after SIGTERM")
         cut = {request.outcome for request in requests} - {201, *HUNG_UP}
         if cut:
@@ -214,7 +214,7 @@ class Trial:
     def kill_database(self, cluster: Cluster) -> None:
         with self.load("database", refused=True) as at_work:
             cluster.kill()
-            slowest = self.answers_without_database(at_work, AWAY, REFUSED_WITHIN)
+            slowest = self.answers_without_database(at_work, AWAY)
             cluster.start()
             later = at_work.until_all_go_on()
         tell(f"killed the PostgreSQL server: {slowest}; all clients went on {later:.2f} s after it was back", at_work)
@@ -241,17 +241,17 @@ class Trial:
         tell("killed and started the PostgreSQL server while no client was there: who came later met no error", at_work)
 
     def freeze_database(self, cluster: Cluster) -> None:
-        with self.load("freeze", refused=True) as at_work:
+        with self.load("freeze", clients=CROWD, refused=True) as at_work:
             with frozen(cluster):
-                slowest = self.answers_without_database(at_work, FROZEN_REFUSED_WITHIN, FROZEN_REFUSED_WITHIN)
+                slowest = self.answers_without_database(at_work, FROZEN)
             later = at_work.until_all_go_on()
         tell(
             f"froze the PostgreSQL server: {slowest}; all clients went on {later:.2f} s after it did",
             at_work,
-            FROZEN_REFUSED_WITHIN,
+            REFUSED_WITHIN,
         )
 
-    def answers_without_database(self, at_work: Load, seconds: float, within: float) -> str:
+    def answers_without_database(self, at_work: Load, seconds: float) -> str:
         """Tries all kinds of calls again and again; ends the proof where an answer is wrong or late. How long they took."""
         username, token = next(iter(at_work.tokens.items()))
         calls = [
@@ -263,28 +263,28 @@ class Trial:
         ]
         until = time.monotonic() + seconds
         with ThreadPoolExecutor(len(calls)) as pool:
-            slowest = pool.map(lambda call: self.slowest_answer(call, token, until, within), calls)
+            slowest = pool.map(lambda call: self.slowest_answer(call, token, until), calls)
             return ", ".join(
                 f"{call.status} to {call.name} in {took:.2f} s" for call, took in zip(calls, slowest, strict=True)
             )
 
-    def slowest_answer(self, call: Call, token: str, until: float, within: float) -> float:
+    def slowest_answer(self, call: Call, token: str, until: float) -> float:
         slowest = 0.0
         while time.monotonic() < until:
-            slowest = max(slowest, self.time_of_answer(call, token, within))
+            slowest = max(slowest, self.time_of_answer(call, token))
             time.sleep(0.1)
         return slowest
 
-    def time_of_answer(self, call: Call, token: str, within: float) -> float:
+    def time_of_answer(self, call: Call, token: str) -> float:
         headers = {"Content-Type": "application/json", "Authorization": f"Token {token}"}
         began = time.monotonic()
-        with closing(http.client.HTTPConnection(self.node.host, self.node.port, timeout=within)) as connection:
+        with closing(http.client.HTTPConnection(self.node.host, self.node.port, timeout=REFUSED_WITHIN)) as connection:
             try:
                 connection.request(call.method, call.path, call.body and json.dumps(call.body), headers)
                 response = connection.getresponse()
                 answer = response.status, json.loads(response.read())
             except (OSError, http.client.HTTPException, ValueError) as error:
-                sys.exit(f"Without a database {call.name} had no answer in JSON within {within} s: {error!r}")
+                sys.exit(f"Without a database {call.name} had no answer in JSON within {REFUSED_WITHIN} s: {error!r}")
         expected = (200, {"status": "ok"}) if call.status == 200 else (call.status, WENT_WRONG)
         if answer != expected or (call.status == 503 and not response.headers.get("Retry-After", "").isdecimal()):
             sys.exit(f"Without a database {call.name} was answered with {answer}, {dict(response.headers)}")

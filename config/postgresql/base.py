@@ -1,22 +1,66 @@
 """Django's own backend for PostgreSQL, which does not wait without end, and does not ask a connection for its health."""
 
-import functools
 import select
+import time
 
+import psycopg
 from django.db.backends.postgresql import base
+from psycopg.pq import TransactionStatus
+
+PAUSE = 1.0  # seconds
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
+    """One that waits no longer than `longest_wait` where that is set, as it is for a process that serves requests.
+
+    The server itself ends a statement shortly before that, but not a commit that waits for a standby, and nothing where it
+    is frozen. When one thread has waited in vain, the others do not wait as well: until `silent_until` nobody makes a new
+    connection, then one tries it for all.
+    """
+
     longest_wait: float | None = None  # seconds; None for as long as it takes
+    silent_until = 0.0  # in seconds of time.monotonic(), for all threads; 0 while the server answers
 
     def get_new_connection(self, conn_params):
-        """One that is given up after the longest wait.
-
-        The server's own statement_timeout ends neither a commit that waits for a standby nor anything where it is frozen.
-        """
-        connection = super().get_new_connection(conn_params)
-        connection.wait = functools.partial(connection.wait, timeout=self.longest_wait)
+        if self.longest_wait is None:
+            return super().get_new_connection(conn_params)
+        began = time.monotonic()
+        if began < self.silent_until:
+            raise psycopg.OperationalError("The server did not answer a moment ago.")
+        if self.silent_until:
+            DatabaseWrapper.silent_until = began + self.longest_wait
+        statement_timeout = f"-c statement_timeout={900 * self.longest_wait:.0f}"  # milliseconds: nine tenths of it
+        try:
+            connection = super().get_new_connection(
+                {**conn_params, "options": f"{statement_timeout} {conn_params['options']}"}
+            )
+        except psycopg.OperationalError:
+            self.let_others_pause(began)
+            raise
+        DatabaseWrapper.silent_until = 0.0
+        self.limit_waits(connection)
         return connection
+
+    def limit_waits(self, connection):
+        wait, seconds = connection.wait, self.longest_wait
+
+        def wait_for_some_time(generator):
+            began = time.monotonic()
+            try:
+                return wait(generator, timeout=seconds)
+            except psycopg.OperationalError:
+                if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:  # the answer is still to come
+                    connection.close()  # else a rollback would wait for it again
+                    self.let_others_pause(began)
+                raise
+
+        connection.wait = wait_for_some_time
+
+    @staticmethod
+    def let_others_pause(began: float) -> None:
+        """For as long as this attempt took: none to speak of where the server refuses at once."""
+        now = time.monotonic()
+        DatabaseWrapper.silent_until = now + min(now - began, PAUSE)
 
     def close_if_health_check_failed(self):
         """Ask the server only where it has sent something unasked, as it does when it hangs up.

@@ -29,20 +29,6 @@ def id_ranges() -> Iterator[tuple[int, int, int]]:
         yield ids[0], last, len(ids)
 
 
-def lift_statement_timeout() -> None:
-    """For the running transaction: to go through a million messages may take longer than a client would wait."""
-    if connection.vendor == "postgresql":
-        execute("SET LOCAL statement_timeout = 0")
-
-
-def compare(first: int, last: int) -> list[Comparison]:
-    if connection.vendor == "sqlite":
-        return comparisons.compare(first, last)  # in a transaction it would keep others from writing
-    with transaction.atomic():
-        lift_statement_timeout()
-        return comparisons.compare(first, last)
-
-
 def discrepancies(compared: Comparison) -> list[tuple[str, int | str, int | str]]:
     """What differs, how it is kept, and how it should be."""
     row = f"conversation with {compared.partner}" if compared.partner else "mailbox"
@@ -89,7 +75,6 @@ def repaired(user: User) -> list[Comparison]:
 def repaired_at_once(user: User) -> list[Comparison]:
     had_mailbox = Mailbox.objects.filter(user=user).exists()
     Mailbox.objects.lock(user, user)
-    lift_statement_timeout()
     if connection.vendor == "postgresql":
         # Who marks messages as read holds some of them without this lock, and may wait for others that are held here. This
         # transaction has to give in first: after a second PostgreSQL would end either.
@@ -136,7 +121,7 @@ class Command(BaseCommand):
         users = User.objects.count()
         checked = messages = differing = 0
         for first, last, in_batch in id_ranges():
-            compared = compare(first, last)
+            compared = comparisons.compare(first, last)
             messages += sum(one.right["sent"] for one in compared if one.partner_id is None)
             users_of_batch = {one.user_id for one in compared if discrepancies(one)}
             differing += len(users_of_batch)
