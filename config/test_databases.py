@@ -1,5 +1,6 @@
 """What the project's own backends add to Django's."""
 
+import os
 import socket
 import stat
 import subprocess
@@ -11,10 +12,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from unittest import mock, skipUnless
 
+from django.conf import settings
 from django.db import close_old_connections, connection, connections, transaction
 
+from config.calling import free_port
 from config.postgresql.base import DatabaseWrapper
-from config.testing import ConcurrentTestCase
+from config.testing import ConcurrentTestCase, test_database_url
 from messageservice.models import Message
 
 
@@ -93,7 +96,7 @@ class LongestWaitTests(ConcurrentTestCase):
         super().setUp()
         self.alice_client = self.as_user(self.alice)
         connection.close()
-        self.enterContext(mock.patch.object(DatabaseWrapper, "longest_wait", 1))
+        self.enterContext(mock.patch.object(DatabaseWrapper, "longest_wait", 1.2))
         self.addCleanup(setattr, DatabaseWrapper, "silent_until", 0.0)
 
     @contextmanager
@@ -144,6 +147,29 @@ class LongestWaitTests(ConcurrentTestCase):
             with mock.patch.dict(connection.settings_dict, nowhere):
                 DatabaseWrapper.silent_until = time.monotonic()
                 self.assert_refused("connection timeout expired", *["The server did not answer a moment ago."] * 3)
+
+        self.assertGreater(DatabaseWrapper.silent_until, time.monotonic())
+
+    def test_each_tries_for_itself_where_the_server_refuses(self):
+        with mock.patch.dict(connection.settings_dict, HOST="127.0.0.1", PORT=free_port()):
+            responses = self.at_once(self.get_user) + self.at_once(*[self.get_user] * 4)
+
+        self.assertEqual([response.status_code for response in responses], [503] * 5)
+        for line in self.log_lines("debug")[-5:]:
+            self.assertIn("Connection refused", line["traceback"])
+        self.assertEqual([response.status_code for response in self.at_once(*[self.get_user] * 4)], [200] * 4)
+
+    def test_holds_for_the_process_that_serves_requests(self):
+        script = "import config.wsgi; from config.database import fetch_one; print(*fetch_one('SHOW statement_timeout'))"
+        result = subprocess.run(  # noqa: S603 - no input of anybody's
+            [sys.executable, "-c", script],
+            cwd=settings.BASE_DIR,
+            env={**os.environ, "DATABASE_URL": test_database_url()},
+            capture_output=True,
+            text=True,
+        )
+
+        self.assertEqual((result.stdout, result.stderr), ("4050ms\n", ""))
 
 
 @skipUnless(connection.vendor == "postgresql", "about the database backend for PostgreSQL")

@@ -225,7 +225,10 @@ class DatabaseUrlTests(EnvironmentTestCase):
 
         self.assertLess(options["connect_timeout"], 5)
         self.assertLessEqual(options["tcp_user_timeout"], 5_000)
-        self.assertIn("lock_timeout=3000", options["options"])
+        self.assertRegex(options["options"], r"lock_timeout=\d+")
+
+    def test_only_a_process_that_serves_requests_has_its_statements_ended(self):
+        self.assertNotIn("statement_timeout", self.database("postgresql://host/name")["OPTIONS"]["options"])
 
     def test_sqlite_file(self):
         for name in ("db.sqlite3", "with%20space.sqlite3"):

@@ -222,7 +222,7 @@ class Machine:
     @contextmanager
     def holding(self, statement: str) -> Iterator[None]:
         """With what the statement locks in the service's database locked."""
-        command = self.command("runuser -u postgres -- psql --quiet --dbname=messaging")
+        command = self.command("cd / && runuser -u postgres -- psql --quiet --dbname=messaging")
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
             holder.stdin.write(f"BEGIN; {statement};\n\\echo locked\n")
             holder.stdin.flush()

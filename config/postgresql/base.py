@@ -7,7 +7,8 @@ import psycopg
 from django.db.backends.postgresql import base
 from psycopg.pq import TransactionStatus
 
-PAUSE = 1.0  # seconds
+LONG = 1.0  # second: a server that refuses does so sooner
+PAUSE = 1.0  # second
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -35,7 +36,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 {**conn_params, "options": f"{statement_timeout} {conn_params['options']}"}
             )
         except psycopg.OperationalError:
-            self.let_others_pause(began)
+            self.note_silence(began)
             raise
         DatabaseWrapper.silent_until = 0.0
         self.limit_waits(connection)
@@ -51,16 +52,16 @@ class DatabaseWrapper(base.DatabaseWrapper):
             except psycopg.OperationalError:
                 if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:  # the answer is still to come
                     connection.close()  # else a rollback would wait for it again
-                    self.let_others_pause(began)
+                    self.note_silence(began)
                 raise
 
         connection.wait = wait_for_some_time
 
     @staticmethod
-    def let_others_pause(began: float) -> None:
-        """For as long as this attempt took: none to speak of where the server refuses at once."""
+    def note_silence(began: float) -> None:
+        """After an attempt that failed: others pause where it took long, and try for themselves where it was refused."""
         now = time.monotonic()
-        DatabaseWrapper.silent_until = now + min(now - began, PAUSE)
+        DatabaseWrapper.silent_until = now + PAUSE if now - began >= LONG else 0.0
 
     def close_if_health_check_failed(self):
         """Ask the server only where it has sent something unasked, as it does when it hangs up.
