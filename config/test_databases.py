@@ -2,19 +2,21 @@
 
 import os
 import socket
+import sqlite3
 import stat
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from unittest import mock, skipUnless
 
 from django.conf import settings
-from django.db import close_old_connections, connection, connections, transaction
+from django.db import DatabaseError, close_old_connections, connection, connections, transaction
 
+from blocking.models import Block
 from config.calling import free_port
 from config.postgresql.base import DatabaseWrapper
 from config.testing import ConcurrentTestCase, test_database_url
@@ -25,37 +27,86 @@ from messageservice.models import Message
 class TurnTests(ConcurrentTestCase):
     BODY = {"receiver": "bob", "content": "hi"}
 
-    def send_while_another_writes(self, seconds):
-        client, writing = self.as_user(self.alice), threading.Event()
+    def setUp(self):
+        super().setUp()
+        self.alice_client, self.bob_client = self.as_user(self.alice), self.as_user(self.bob)
+
+    @contextmanager
+    def writing_elsewhere(self):
+        """As another process does: it does not queue up with the threads of this one."""
+        with closing(sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)) as elsewhere:
+            elsewhere.execute("BEGIN IMMEDIATE")
+            yield
+
+    def send_amidst(self, writing, seconds):
+        """The answer to a send while somebody writes for so many seconds, and after how many it came."""
+        has_begun = threading.Event()
 
         def write():
-            with transaction.atomic():
-                writing.set()
+            with writing():
+                has_begun.set()
                 time.sleep(seconds)
 
         def send():
-            writing.wait()
+            has_begun.wait()
             began = time.monotonic()
-            return client.post("/api/message", self.BODY), time.monotonic() - began
+            return self.alice_client.post("/api/message", self.BODY), time.monotonic() - began
 
         _, sent = self.at_once(write, send)
         return sent
 
     def test_a_send_waits_for_its_turn(self):
-        response, seconds = self.send_while_another_writes(0.3)
+        for writing in (transaction.atomic, self.writing_elsewhere):
+            with self.subTest(writing=writing.__name__):
+                before = Message.objects.count()
 
-        self.assertEqual(response.status_code, 201)
-        self.assertGreater(seconds, 0.2)
-        self.assertEqual(Message.objects.count(), 1)
+                response, seconds = self.send_amidst(writing, 0.3)
+
+                self.assertEqual(response.status_code, 201)
+                self.assertGreater(seconds, 0.2)
+                self.assertEqual(Message.objects.count(), before + 1)
 
     def test_a_send_does_not_wait_for_ever(self):
-        with mock.patch.dict(connection.settings_dict["OPTIONS"], timeout=0.1):
-            response, seconds = self.send_while_another_writes(1)
+        for writing in (transaction.atomic, self.writing_elsewhere):
+            with self.subTest(writing=writing.__name__):
+                before = Message.objects.count()
+
+                with mock.patch.dict(connection.settings_dict["OPTIONS"], timeout=0.1):
+                    response, seconds = self.send_amidst(writing, 1)
+
+                self.assertEqual(response.status_code, 503)
+                self.assertIn("Retry-After", response.headers)
+                self.assertLess(seconds, 0.9)
+                self.assertEqual(Message.objects.count(), before)
+
+    def test_a_refused_send_passes_its_turn_on(self):
+        Block.objects.create(blocker=self.bob, blocked=self.alice)
+
+        response = self.alice_client.post("/api/message", self.BODY)
+
+        self.assertEqual(response.status_code, 403)
+        self.assert_others_have_their_turn()
+
+    def test_a_send_that_has_waited_in_vain_passes_its_turn_on(self):
+        with self.writing_elsewhere(), mock.patch.dict(connection.settings_dict["OPTIONS"], timeout=0.1):
+            response = self.alice_client.post("/api/message", self.BODY)
 
         self.assertEqual(response.status_code, 503)
-        self.assertIn("Retry-After", response.headers)
-        self.assertLess(seconds, 0.9)
-        self.assertFalse(Message.objects.exists())
+        self.assert_others_have_their_turn()
+
+    def test_a_connection_closed_in_a_transaction_passes_its_turn_on(self):
+        with suppress(DatabaseError), transaction.atomic():
+            connection.close()
+
+        self.assert_others_have_their_turn()
+
+    def assert_others_have_their_turn(self):
+        began = time.monotonic()
+
+        (response,) = self.at_once(lambda: self.bob_client.post("/api/message", {"receiver": "carol", "content": "hi"}))
+
+        self.assertEqual(response.status_code, 201)
+        self.assertLess(time.monotonic() - began, 5)
 
 
 @skipUnless(connection.vendor == "sqlite", "about the database backend for SQLite")
