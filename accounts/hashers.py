@@ -2,8 +2,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from django.contrib.auth.hashers import Argon2PasswordHasher
 
-# The allocator keeps the memory of a hash for the thread that made it: in few threads, a worker process keeps it small.
-_hashing = ThreadPoolExecutor(max_workers=2, thread_name_prefix="hashing")
+# One at a time in each process: more than there are cores would take the cache from each other, and a log-in cost an eighth
+# more. In a thread of their own: the allocator keeps a hash's 19 MiB for each thread that has made one.
+_hashing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hashing")
 
 
 class OwaspArgon2Hasher(Argon2PasswordHasher):

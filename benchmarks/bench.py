@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,7 +27,7 @@ import argon2
 from benchmarks import databases, fill
 from benchmarks.chart import draw
 from benchmarks.databases import DATA, ROOT
-from benchmarks.services import THREADS, WORKERS, Service, running
+from benchmarks.services import WORKERS, Service, running
 
 FIRST_PORT = 18_000
 HOURS_WORTH = 360_000  # requests: 100 a second
@@ -110,9 +109,11 @@ def run_wrk(service: Service, workload: Workload, seconds: int) -> dict[str, int
 
 def measure(service: Service, workload: Workload, seconds: int, figures: Figures) -> None:
     run_wrk(service, workload, 1)
+    service.rest()
     before = service.cpu_seconds()
     seen = run_wrk(service, workload, seconds)
     if seen["requests"] < FEW:  # those that the end cuts off would weigh too much
+        service.rest()
         before = service.cpu_seconds()
         seen = run_wrk(service, workload, 20)
     workers, database = map(sub, service.cpu_seconds(), before)
@@ -139,28 +140,18 @@ def measure_all(services: list[Service], chosen: dict[str, Workload], rounds: in
 
 
 def bare_hash(seconds: int) -> float:
-    """CPU of one password hash with OWASP's parameters, in microseconds, in as many processes and threads as serve log-ins.
-
-    So many at once share the processor's cache: one alone takes a tenth less.
-    """
+    """CPU of one password hash with OWASP's parameters, in microseconds, in as many processes as serve log-ins."""
     with multiprocessing.Pool(int(WORKERS)) as pool:
-        return statistics.mean(pool.map(_hash_in_threads, [seconds] * int(WORKERS), chunksize=1))
+        return statistics.mean(pool.map(_hash_for, [seconds] * int(WORKERS), chunksize=1))
 
 
-def _hash_in_threads(seconds: int) -> float:
+def _hash_for(seconds: int) -> float:
     hasher = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
     kept = hasher.hash(fill.PASSWORD)
-    end, before = time.monotonic() + seconds, time.process_time()
-
-    def hash_on(_: int) -> int:
-        count = 0
-        while time.monotonic() < end:
-            hasher.verify(kept, fill.PASSWORD)
-            count += 1
-        return count
-
-    with ThreadPoolExecutor(int(THREADS)) as threads:
-        count = sum(threads.map(hash_on, range(int(THREADS))))
+    end, before, count = time.monotonic() + seconds, time.process_time(), 0
+    while time.monotonic() < end:
+        hasher.verify(kept, fill.PASSWORD)
+        count += 1
     return (time.process_time() - before) / count * 1e6
 
 

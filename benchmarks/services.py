@@ -36,6 +36,14 @@ class Service:
         """What its processes and the database's have used so far."""
         return _cpu_seconds(self.process), _cpu_seconds(self.database) if self.database else 0.0
 
+    def rest(self) -> None:
+        """Wait, a minute at most, until it is done with requests whose clients are gone."""
+        for _ in range(300):
+            before = sum(self.cpu_seconds())
+            time.sleep(0.2)
+            if sum(self.cpu_seconds()) - before < 0.02:
+                return
+
     def worker_memory(self) -> list[float]:
         """The resident memory of each worker, in MB; workers are the processes without children."""
         descendants = self.process.children(recursive=True)
