@@ -16,11 +16,12 @@ from unittest import mock, skipUnless
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections, connection, connections, transaction
 
+from accounts.authentication import AuthToken
 from blocking.models import Block
 from config.calling import free_port
 from config.postgresql.base import DatabaseWrapper
 from config.testing import ConcurrentTestCase, test_database_url
-from messageservice.models import Message
+from messageservice.models import Mailbox, Message
 
 
 @skipUnless(connection.vendor == "sqlite", "about the database backend for SQLite")
@@ -151,11 +152,11 @@ class LongestWaitTests(ConcurrentTestCase):
         self.addCleanup(setattr, DatabaseWrapper, "silent_until", 0.0)
 
     @contextmanager
-    def locked_tokens(self):
+    def locked(self, model):
         with closing(connection.copy()) as other, other.cursor() as cursor:
             cursor.execute("SET idle_in_transaction_session_timeout = 5000")  # the longest that a test may hang
             cursor.execute("BEGIN")
-            cursor.execute("LOCK TABLE knox_authtoken")
+            cursor.execute(f"LOCK TABLE {model._meta.db_table}")
             yield
 
     def get_user(self):
@@ -175,13 +176,13 @@ class LongestWaitTests(ConcurrentTestCase):
             self.assertIn(reason, line)
 
     def test_the_server_ends_a_statement_before(self):
-        with self.locked_tokens():
+        with self.locked(AuthToken):
             self.assert_refused("canceling statement due to statement timeout")
 
         self.assertEqual(self.get_user().status_code, 200)
 
     def test_what_the_server_does_not_end_is_given_up_and_nobody_tries_again_for_a_while(self):
-        with self.locked_tokens(), mock.patch.dict(connection.settings_dict["OPTIONS"], options="-c statement_timeout=0"):
+        with self.locked(AuthToken), mock.patch.dict(connection.settings_dict["OPTIONS"], options="-c statement_timeout=0"):
             self.assert_refused("timeout expired")
         self.assertGreater(DatabaseWrapper.silent_until, 0)
 
@@ -191,6 +192,22 @@ class LongestWaitTests(ConcurrentTestCase):
         DatabaseWrapper.silent_until = time.monotonic()
         self.assertEqual(self.get_user().status_code, 200)
         self.assertEqual(DatabaseWrapper.silent_until, 0)
+
+    def test_a_transaction_is_given_up_as_a_single_statement_is(self):
+        def send():
+            began = time.monotonic()
+            response = self.alice_client.post("/api/message", {"receiver": "bob", "content": "hi"})
+            return response, time.monotonic() - began
+
+        with self.locked(Mailbox), mock.patch.dict(connection.settings_dict["OPTIONS"], options="-c statement_timeout=0"):
+            ((response, seconds),) = self.at_once(send)
+
+        self.assertEqual(response.status_code, 503)
+        self.assertIn("timeout expired", self.log_lines("debug")[-1]["traceback"])
+        self.assertLess(seconds, 2 * DatabaseWrapper.longest_wait)
+        self.assertGreater(DatabaseWrapper.silent_until, 0)
+        DatabaseWrapper.silent_until = 0.0
+        self.assertFalse(Message.objects.exists())
 
     def test_one_tries_for_all(self):
         with closing(socket.create_server(("127.0.0.1", 0))) as silent:

@@ -51,7 +51,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 return wait(generator, timeout=seconds)
             except psycopg.OperationalError:
                 if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:  # the answer is still to come
-                    connection.close()  # else a rollback would wait for it again
+                    connection.close()  # it could be asked nothing else, not even to roll back
                     self.note_silence(began)
                 raise
 
