@@ -83,6 +83,7 @@ def checkpoint() -> None:
 def row_sizes(url: str) -> Iterable[tuple[str, int, int]]:
     """For each table of the service on PostgreSQL that grows with its use: the bytes of a row, and those of its indexes."""
     with psycopg.connect(url) as connection:
+        connection.execute("ANALYZE")  # counts the rows
         return connection.execute(
             "SELECT relname, round(pg_table_size(oid) / reltuples)::int, round(pg_indexes_size(oid) / reltuples)::int"
             " FROM pg_class WHERE reltuples > 0 AND relname IN ('auth_user', 'knox_authtoken', 'messageservice_mailbox',"
