@@ -1,24 +1,58 @@
-from concurrent.futures import ThreadPoolExecutor
+from base64 import b64encode
+from secrets import token_bytes
+from threading import Lock
 
-from django.contrib.auth.hashers import Argon2PasswordHasher
+from django.contrib.auth.hashers import BasePasswordHasher, mask_hash
+from nacl.bindings import crypto_pwhash_alg, crypto_pwhash_ALG_ARGON2ID13, crypto_pwhash_str_verify
+from nacl.exceptions import InvalidkeyError
 
-# One at a time in each process: more than there are cores would take the cache from each other, and a log-in cost an eighth
-# more. In a thread of their own: the allocator keeps a hash's 19 MiB for each thread that has made one.
-_hashing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="hashing")
+SALT_BYTES = 16
+HASH_BYTES = 32
+
+# A process hashes one at a time: more than there are cores would take the cache from each other.
+_hashing = Lock()
 
 
-class OwaspArgon2Hasher(Argon2PasswordHasher):
-    """Argon2id with the parameters of OWASP's Password Storage Cheat Sheet.
+class OwaspArgon2Hasher(BasePasswordHasher):
+    """Argon2id with the parameters of OWASP's Password Storage Cheat Sheet, computed by libsodium.
 
-    Django's own parameters cost a log-in ten times as much.
+    It stores and reads what Django's own does, which takes seventeen times as long with its parameters, and twice as long
+    with these on a processor with AVX-512, which libsodium makes use of.
     """
 
+    algorithm = "argon2"
     memory_cost = 19 * 1024  # KiB
     time_cost = 2
-    parallelism = 1
+    variety = f"$argon2id$v=19$m={memory_cost},t={time_cost},p=1$"  # libsodium has one lane
+
+    def salt(self):
+        return token_bytes(SALT_BYTES).decode("latin-1")
 
     def encode(self, password, salt):
-        return _hashing.submit(super().encode, password, salt).result()
+        salt = salt.encode("latin-1")
+        with _hashing:
+            digest = crypto_pwhash_alg(
+                HASH_BYTES, password.encode(), salt, self.time_cost, self.memory_cost * 1024, crypto_pwhash_ALG_ARGON2ID13
+            )
+        return f"{self.algorithm}{self.variety}{_base64(salt)}${_base64(digest)}"
 
     def verify(self, password, encoded):
-        return _hashing.submit(super().verify, password, encoded).result()
+        with _hashing:
+            try:
+                return crypto_pwhash_str_verify(encoded.removeprefix(self.algorithm).encode(), password.encode())
+            except InvalidkeyError:
+                return False
+
+    def must_update(self, encoded):
+        return not encoded.startswith(self.algorithm + self.variety)
+
+    def safe_summary(self, encoded):
+        _, variety, _, parameters, salt, digest = encoded.split("$")
+        return {"variety": variety, "parameters": parameters, "salt": mask_hash(salt), "hash": mask_hash(digest)}
+
+    def harden_runtime(self, password, encoded):
+        """Nothing: a hash with other parameters takes its own time, and is replaced at the next log-in."""
+
+
+def _base64(data: bytes) -> str:
+    return b64encode(data).rstrip(b"=").decode()

@@ -361,6 +361,26 @@ class LoginTests(ApiTestCase):
 
                 self.assertEqual(encode.call_count + verify.call_count, 1)
 
+    def test_takes_what_djangos_own_hasher_stored_and_renews_it(self):
+        stored = {  # PASSWORD, by argon2-cffi 25.1
+            "with its own parameters": (
+                "argon2$argon2id$v=19$m=102400,t=2,p=8$cnp1S3BmYjNHeTBGdXRFUE1GMUxuVw$tOxrViTlHxIGRDIimmz5aM73FlxbRUJLq3KiMLrdLQg"
+            ),
+            "with those of the service": (
+                "argon2$argon2id$v=19$m=19456,t=2,p=1$MElNaE9NQVVnQTY4VGpRNmp4Z0VybQ$N0AXzbnGpMvqjucNOrAPki0x7nXfINQoS9qvZykfWZY"
+            ),
+        }
+        for kind, password_hash in stored.items():
+            with self.subTest(kind):
+                User.objects.filter(pk=self.alice.pk).update(password=password_hash)
+
+                self.assertEqual(self.log_in(password="another secret").status_code, 400)
+                self.assertEqual(self.log_in().status_code, 200)
+
+                self.alice.refresh_from_db()
+                self.assertRegex(self.alice.password, r"^argon2\$argon2id\$v=19\$m=19456,t=2,p=1\$")
+                self.assertEqual(self.log_in().status_code, 200)
+
     def test_keeps_an_event_on_one_line_whatever_the_name(self):
         name = 'eve\n{"event": "Login", "who": "alice"}\r\u2028'
 
