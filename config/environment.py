@@ -185,5 +185,6 @@ def _postgresql(variable: str, url: str) -> dict[str, Any]:
         "PASSWORD": options.pop("password", ""),
         "CONN_MAX_AGE": None,
         "CONN_HEALTH_CHECKS": True,
+        "DISABLE_SERVER_SIDE_CURSORS": True,  # a pooler may answer each statement from another session
         "OPTIONS": options,
     }

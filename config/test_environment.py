@@ -227,6 +227,9 @@ class DatabaseUrlTests(EnvironmentTestCase):
         self.assertLessEqual(options["tcp_user_timeout"], 5_000)
         self.assertRegex(options["options"], r"lock_timeout=\d+")
 
+    def test_no_cursor_stays_open_on_a_server_that_a_pooler_shares_out(self):
+        self.assertTrue(self.database("postgresql://host/name")["DISABLE_SERVER_SIDE_CURSORS"])
+
     def test_only_a_process_that_serves_requests_has_its_statements_ended(self):
         self.assertNotIn("statement_timeout", self.database("postgresql://host/name")["OPTIONS"]["options"])
 

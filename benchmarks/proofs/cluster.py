@@ -93,11 +93,15 @@ class Cluster:
 
     @staticmethod
     def run(program: str, *arguments: str) -> None:
-        as_user = ["runuser", "-u", USER, "--"] if os.geteuid() == 0 else []
-        command = [*as_user, str(programs() / program), *arguments]
+        command = without_root(str(programs() / program), *arguments)
         result = subprocess.run(command, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if result.returncode:
             sys.exit(f"{program}: {result.stdout}")
+
+
+def without_root(*command: str) -> list[str]:
+    """The command for a program that refuses to run as root."""
+    return ["runuser", "-u", USER, "--", *command] if os.geteuid() == 0 else [*command]
 
 
 def programs() -> Path:
