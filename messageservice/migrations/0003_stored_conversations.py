@@ -14,9 +14,4 @@ class Migration(migrations.Migration):
             name="conversations",
             field=models.PositiveBigIntegerField(db_default=0, default=0),
         ),
-        migrations.RunSQL(
-            "UPDATE messageservice_mailbox SET conversations ="
-            " (SELECT count(*) FROM messageservice_conversation WHERE owner_id = user_id)",
-            migrations.RunSQL.noop,
-        ),
     ]
