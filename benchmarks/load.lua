@@ -26,7 +26,8 @@ local function neighbour(user)
 end
 
 local function send(receiver)
-  local sender = anybody()
+  local sender
+  repeat sender = anybody() until username(sender) ~= receiver
   local body = string.format(
     '{"receiver": "%s", "content": "The quick brown fox jumps over the lazy dog, as many a message does, %d."}',
     receiver or username(neighbour(sender)), math.random(1000000))
