@@ -6,7 +6,7 @@ BIN := dev/bin
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
 
-serve: export MALLOC_ARENA_MAX ?= 2
+serve: export MALLOC_MMAP_THRESHOLD_ ?= 131072
 serve: dev/installed  ## make what is missing, then serve the API on HOST and PORT
 	@$(BIN)/python manage.py migrate --verbosity 0
 	@exec $(BIN)/gunicorn --config python:config.server
