@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
 from accounts.authentication import AuthToken, issue_token
+from accounts.hashers import OwaspArgon2Hasher
 from accounts.limits import LoginTries, password_tries, signup_tries
 from accounts.models import user_named
 from config.log import current_request, record_event
@@ -59,6 +60,7 @@ def log_in(*, username: str, password: str) -> Session:
         make_password(password)
     elif user.check_password(password) and user.is_active:
         tries.check()
+        _renew_hash(user, password)
         session = _open_session(user)
     if session is None:
         tries.count()
@@ -123,6 +125,17 @@ def _set_password(user: User, password: str, *, field: str) -> None:
     except ValidationError as error:
         raise ValidationError({field: error.messages}) from None
     user.set_password(password)
+
+
+def _renew_hash(user: User, password: str) -> None:
+    """Hash the user's password anew where that was done with other parameters, and nobody has changed it meanwhile.
+
+    Where somebody has, `user` holds a password that is not theirs, and gets no session.
+    """
+    old = user.password
+    if OwaspArgon2Hasher().is_outdated(old):
+        user.set_password(password)
+        User.objects.filter(pk=user.pk, password=old).update(password=user.password)
 
 
 def _open_session(user: User) -> Session | None:

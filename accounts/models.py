@@ -1,9 +1,12 @@
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
 from django.db import connection, models
 
 from config.database import fetch_all, fetch_one, in_utc
+
+NO_SUCH_USER = "There is no such user."
 
 # What requests ask of a user. The other fields are deferred: read from the database when they are used.
 USER_FIELDS = ("id", "password", "username", "email", "is_active")  # in the order of the table
@@ -21,6 +24,12 @@ def user_named(username: str) -> User | None:
     if not username.isprintable():  # NUL and lone surrogates, which databases refuse, stand in no name
         return None
     return read_user(f"SELECT {USER_COLUMNS} FROM auth_user WHERE username = %(username)s", username=username)
+
+
+def require_user(user: User, field: str) -> None:
+    """Raise ValidationError, by field, where the user was deleted since they were read."""
+    if not User.objects.filter(pk=user.pk).exists():
+        raise ValidationError({field: [NO_SUCH_USER]})
 
 
 class TallyQuerySet(models.QuerySet):

@@ -3,7 +3,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from accounts.models import user_named
+from accounts.models import NO_SUCH_USER, user_named
 from config.schema import examples
 from config.serializers import StringField, TextField, shown_time
 
@@ -22,7 +22,7 @@ class UsernameField(serializers.Field):
     """A user, named by their username exactly as registered."""
 
     default_error_messages = {
-        "does_not_exist": "There is no such user.",
+        "does_not_exist": NO_SUCH_USER,
         "invalid": "Not a valid string.",
     }
 

@@ -16,7 +16,7 @@ from rest_framework.test import APIClient
 
 from accounts.authentication import issue_token
 from accounts.hashers import OwaspArgon2Hasher
-from config.testing import LOGS, PASSWORD, ApiTestCase, ConcurrentTestCase
+from config.testing import LOGS, PASSWORD, ApiTestCase, ConcurrentTestCase, with_token
 
 FORM = "application/x-www-form-urlencoded"
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -29,12 +29,14 @@ INCORRECT = {"non_field_errors": ["Incorrect credentials"]}
 NOT_TEXT = ("true", "5", "1.5", "1e999", "[]", '["dave"]', "{}")  # as they stand in a body of JSON
 
 
-def with_token(token: str, scheme: str = "Token") -> APIClient:
-    return APIClient(headers={"authorization": f"{scheme} {token}"})
-
-
 def clock_at(time: datetime):
     return patch("django.utils.timezone.now", return_value=time)
+
+
+# PASSWORD, as Django's own hasher stores it with its own parameters.
+OUTDATED_HASH = (
+    "argon2$argon2id$v=19$m=102400,t=2,p=8$cnp1S3BmYjNHeTBGdXRFUE1GMUxuVw$tOxrViTlHxIGRDIimmz5aM73FlxbRUJLq3KiMLrdLQg"
+)
 
 
 class RegisterTests(ApiTestCase):
@@ -89,6 +91,13 @@ class RegisterTests(ApiTestCase):
         self.register()
 
         self.assertRegex(User.objects.get(username="dave").password, r"^argon2\$argon2id\$v=19\$m=19456,t=2,p=1\$")
+
+    def test_hashes_the_same_password_differently_for_each_user(self):
+        self.register()
+        self.register(username="erin")
+
+        hashes = {*User.objects.filter(username__in=("dave", "erin")).values_list("password", flat=True)}
+        self.assertEqual(len(hashes), 2)
 
     def test_stores_no_token_in_clear(self):
         token = self.register().json()["token"]
@@ -363,9 +372,7 @@ class LoginTests(ApiTestCase):
 
     def test_takes_what_djangos_own_hasher_stored_and_renews_it(self):
         stored = {  # PASSWORD, by argon2-cffi 25.1
-            "with its own parameters": (
-                "argon2$argon2id$v=19$m=102400,t=2,p=8$cnp1S3BmYjNHeTBGdXRFUE1GMUxuVw$tOxrViTlHxIGRDIimmz5aM73FlxbRUJLq3KiMLrdLQg"
-            ),
+            "with its own parameters": OUTDATED_HASH,
             "with those of the service": (
                 "argon2$argon2id$v=19$m=19456,t=2,p=1$MElNaE9NQVVnQTY4VGpRNmp4Z0VybQ$N0AXzbnGpMvqjucNOrAPki0x7nXfINQoS9qvZykfWZY"
             ),
@@ -378,6 +385,8 @@ class LoginTests(ApiTestCase):
                 self.assertEqual(self.log_in().status_code, 200)
 
                 self.alice.refresh_from_db()
+                is_renewed = self.alice.password != password_hash
+                self.assertEqual(is_renewed, kind == "with its own parameters")
                 self.assertRegex(self.alice.password, r"^argon2\$argon2id\$v=19\$m=19456,t=2,p=1\$")
                 self.assertEqual(self.log_in().status_code, 200)
 
@@ -846,6 +855,23 @@ class PasswordAtOnceTests(ConcurrentTestCase):
         self.assertEqual(
             [event for event in self.events() if event[0] == "Change Password"], [("Change Password", "alice", "-")]
         )
+
+    def test_a_log_in_that_renews_the_hash_undoes_no_change_that_overtakes_it(self):
+        self.alice.password = OUTDATED_HASH
+        self.alice.save()
+        client, verify = self.as_user(self.alice), OwaspArgon2Hasher.verify
+        overtaken = iter([True])
+
+        def verify_slowly(hasher, password, encoded):
+            if next(overtaken, False):
+                self.assertEqual(self.change(client, PASSWORD, "a new long secret"), 204)
+            return verify(hasher, password, encoded)
+
+        with patch.object(OwaspArgon2Hasher, "verify", verify_slowly):
+            status = self.log_in(PASSWORD)
+
+        self.assertEqual(status, 400)
+        self.assertEqual([self.log_in(password) for password in (PASSWORD, "a new long secret")], [400, 200])
 
     def test_refuses_a_log_in_that_a_change_overtakes(self):
         client, opening, changed = self.as_user(self.alice), Event(), Event()

@@ -5,18 +5,23 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.http import Http404
 
+from accounts.models import require_user
 from blocking.models import Block
 from config.log import record_event
 
 
 def block_user(*, blocker: User, blocked: User) -> Block:
-    """Keep `blocked` from writing to `blocker`; raises ValidationError for oneself and for one already blocked."""
+    """Keep `blocked` from writing to `blocker`.
+
+    Raises ValidationError for oneself, and for one who is blocked already or was deleted meanwhile.
+    """
     if blocker == blocked:
         raise ValidationError({"blocked": ["You cannot block yourself."]})
     try:
         with transaction.atomic():
             block = Block.objects.create(blocker=blocker, blocked=blocked)
     except IntegrityError:
+        require_user(blocked, "blocked")
         raise ValidationError({"blocked": ["You already block this user."]}) from None
     record_event("Block User", who=blocker.username, whom=blocked.username)
     return block

@@ -5,7 +5,7 @@ from urllib.parse import quote
 from django.contrib.auth.models import User
 
 from blocking.models import Block
-from config.testing import ApiTestCase, ConcurrentTestCase
+from config.testing import ApiTestCase, ConcurrentTestCase, deleted_once_found
 
 YOURSELF = {"blocked": ["You cannot block yourself."]}
 ALREADY = {"blocked": ["You already block this user."]}
@@ -123,6 +123,15 @@ class BlockAtOnceTests(ConcurrentTestCase):
         self.assertEqual([response.json() for response in responses if response.status_code == 400], [ALREADY] * 7)
         self.assertEqual(Block.objects.count(), 1)
         self.assertEqual(self.events(), [("Block User", "alice", "bob")])
+
+    def test_refuses_a_user_who_is_deleted_meanwhile(self):
+        with deleted_once_found("bob"):
+            response = self.as_user(self.alice).post("/api/block", {"blocked": "bob"})
+
+        self.assertEqual(response.status_code, 400)
+        self.assertEqual(response.json(), {"blocked": ["There is no such user."]})
+        self.assertFalse(Block.objects.exists())
+        self.assertEqual(self.events(), [])
 
     def test_two_can_block_each_other(self):
         alice, bob = self.as_user(self.alice), self.as_user(self.bob)

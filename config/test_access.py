@@ -24,7 +24,7 @@ from rest_framework.test import APIClient
 from accounts.authentication import issue_token
 from accounts.hashers import OwaspArgon2Hasher
 from blocking.models import Block
-from config.testing import PASSWORD, AdminTestCase, ApiTestCase, make_user
+from config.testing import PASSWORD, AdminTestCase, ApiTestCase, make_user, with_token
 from messageservice.actions import send_message
 from messageservice.testing import EMPTY_PAGE
 
@@ -145,10 +145,6 @@ def undone() -> Iterator[None]:
     with transaction.atomic():
         yield
         transaction.set_rollback(True)
-
-
-def with_token(token: str) -> APIClient:
-    return APIClient(headers={"authorization": f"Token {token}"})
 
 
 class CallTestCase(ApiTestCase):

@@ -113,7 +113,7 @@ CALLS = (
     Call("get", "/api/block?page=2&page_size=1", 3),
     # The token, the user, the block, and two around it, or three where it stands already.
     Call("post", "/api/block", 5, 201, {"blocked": "bob"}),
-    Call("post", "/api/block", 6, 400, {"blocked": "partner0"}),
+    Call("post", "/api/block", 7, 400, {"blocked": "partner0"}),
     Call("delete", "/api/block/partner0", 3, 204),
     Call("delete", "/api/block/bob", 2, 404),
 )

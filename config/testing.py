@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -30,6 +31,7 @@ from django.urls import URLResolver, get_resolver, reverse
 from rest_framework.test import APIClient, APITestCase, APITransactionTestCase
 
 from accounts.authentication import issue_token
+from accounts.models import user_named
 from config.calling import call, free_port
 
 PASSWORD = "a long secret"
@@ -80,7 +82,7 @@ class ApiTestMixin:
     def as_user(self, user: User) -> APIClient:
         """A client that is logged in as the user."""
         _, token = issue_token(user)
-        return APIClient(headers={"authorization": f"Token {token}"})
+        return with_token(token)
 
     def log_lines(self, name: str) -> list[dict[str, Any]]:
         """The lines of requests.log, activity.log or debug.log, read as JSON."""
@@ -93,6 +95,23 @@ class ApiTestMixin:
 
     def assertTime(self, value: str) -> None:
         self.assertRegex(value, f"^{TIME.pattern}$")
+
+
+def with_token(token: str, scheme: str = "Token") -> APIClient:
+    return APIClient(headers={"authorization": f"{scheme} {token}"})
+
+
+@contextmanager
+def deleted_once_found(username: str) -> Iterator[None]:
+    """Requests that name the user find them, and somebody deletes them just then."""
+
+    def find(name: str) -> User | None:
+        user = user_named(name)
+        User.objects.filter(username=username).delete()
+        return user
+
+    with patch("accounts.serializers.user_named", find):
+        yield
 
 
 def make_user(username: str) -> User:

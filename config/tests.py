@@ -12,11 +12,10 @@ from django.http import HttpResponse
 from django.test import override_settings
 from django.urls import include, path
 from rest_framework.response import Response
-from rest_framework.test import APIClient
 from rest_framework.views import APIView
 
 from config.log import record_event
-from config.testing import PASSWORD, ApiTestCase, ConcurrentTestCase, free_port
+from config.testing import PASSWORD, ApiTestCase, ConcurrentTestCase, free_port, with_token
 from config.urls import handler400, handler403, handler404  # noqa: F401 - this module is a URLconf, see below
 from messageservice.models import Message
 
@@ -50,10 +49,6 @@ urlpatterns = [
     path("work", work_page),
     path("", include("config.urls")),
 ]
-
-
-def with_token(token: str) -> APIClient:
-    return APIClient(headers={"authorization": f"Token {token}"})
 
 
 class UnknownPathTests(ApiTestCase):

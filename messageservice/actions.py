@@ -5,10 +5,11 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
+from accounts.models import require_user
 from config.log import record_event
 from config.refusals import KeyUsedBefore, LimitReached
 from messageservice.listings import MessageListing
@@ -21,7 +22,8 @@ def send_message(
     """Store a message, unless one stands under the key already; the message, and whether it stood there.
 
     Raises KeyUsedBefore where the key stands for another message, PermissionDenied where the receiver blocks the sender,
-    LimitReached where the sender has sent too much of late; nothing is stored then.
+    LimitReached where the sender has sent too much of late, ValidationError where the receiver was deleted meanwhile;
+    nothing is stored then.
 
     Both mailboxes stay locked until the message is visible. So in each of them messages become visible in the order of their
     places and ids, of several with one key the second finds the first, and two who write to each other at once only wait for
@@ -52,6 +54,9 @@ def send_message(
             )
     except PermissionDenied:
         record_event("Blocked Message", who=sender.username, whom=receiver.username)
+        raise
+    except IntegrityError:
+        require_user(receiver, "receiver")
         raise
     record_event("Successful Message", who=sender.username, whom=receiver.username)
     return message, False

@@ -9,7 +9,7 @@ from rest_framework.test import APIClient
 
 from accounts.authentication import issue_token
 from blocking.models import Block
-from config.testing import PASSWORD, ApiTestCase, ConcurrentTestCase, running_service
+from config.testing import PASSWORD, ApiTestCase, ConcurrentTestCase, deleted_once_found, running_service
 from messageservice.models import Mailbox, Message
 from messageservice.testing import EMPTY_PAGE, NO_SUCH_PAGE, QUERIES_TO_STORE, MessageAssertions, shown, stored
 
@@ -694,6 +694,15 @@ class ReceivedTests(FilteredListTests, ApiTestCase):
 
 
 class SendAtOnceTests(MessageAssertions, ConcurrentTestCase):
+    def test_refuses_a_receiver_who_is_deleted_meanwhile(self):
+        with deleted_once_found("bob"):
+            response = self.as_user(self.alice).post("/api/message", {"receiver": "bob", "content": "hi"})
+
+        self.assertEqual(response.status_code, 400)
+        self.assertEqual(response.json(), {"receiver": ["There is no such user."]})
+        self.assertFalse(Message.objects.exists())
+        self.assertEqual(self.events(), [])
+
     def sending(self, sender: User, receiver: User):
         client = self.as_user(sender)
         return lambda: client.post("/api/message", {"receiver": receiver.username, "content": "hi"})

@@ -58,6 +58,7 @@ class Pooler:
     """PgBouncer before a server."""
 
     def __init__(self, folder: Path, server: Cluster) -> None:
+        self.process: psutil.Popen | None = None
         self.port = free_port()
         self.url = f"postgresql://{ROLE}@{HOST}:{self.port}/{DATABASE}"
         self.settings, users = folder / "pgbouncer.ini", folder / "users.txt"
@@ -82,6 +83,8 @@ class Pooler:
         return True
 
     def kill(self) -> None:
+        if self.process is None:
+            return
         processes = [self.process, *self.process.children()]
         for process in processes:
             process.kill()
@@ -185,15 +188,15 @@ def trial(folder: Path) -> Iterator[Trial]:
             connection.execute(f"ALTER DATABASE {DATABASE} OWNER TO {ROLE}")
             connection.execute(block("sql"))
         pooler = Pooler(folder, server)
+        stack.callback(pooler.kill)
         pooler.start()
-        stack.callback(lambda: pooler.kill())
         nodes = [
             stack.enter_context(running_node(folder, pooler.url, port=free_port(), WEB_CONCURRENCY=WORKERS))
             for _ in range(NODES)
         ]
         tokens = register(nodes[0], [f"user-{number}" for number in range(CLIENTS)])
         urls = itertools.cycle(node.url for node in nodes)
-        at_work = stack.enter_context(load(pooler.url, tokens, lambda _, *arguments: Client(next(urls), *arguments)))
+        at_work = stack.enter_context(load(nodes[0].url, tokens, lambda _, *arguments: Client(next(urls), *arguments)))
         yield Trial(server, pooler, nodes, at_work)
 
 

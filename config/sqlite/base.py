@@ -52,7 +52,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         try:
             super()._start_transaction_under_autocommit()
         except OperationalError as error:
-            if last_try or error.__cause__.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+            if last_try or error.__cause__.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
             return False
         return True
