@@ -145,6 +145,15 @@ class UnreadableBodyTests(BodyTestCase):
             with self.subTest(body=body[:40], media_type=media_type):
                 self.assertRefused(self.send(body, media_type))
 
+    def test_multipart_that_ends_early(self):
+        whole = part('Content-Disposition: form-data; name="content"')
+
+        for end in (b"", b"\r\n", f"\r\n--{BOUNDARY}".encode(), f"\r\n--{BOUNDARY}-".encode()):
+            with self.subTest(end=end):
+                self.assertRefused(
+                    self.send(whole.removesuffix(f"\r\n--{BOUNDARY}--\r\n".encode()) + end, MULTIPART_CONTENT)
+                )
+
     def test_too_many_fields(self):
         many = {f"f{number}": "x" for number in range(1_001)}
         files = {f"f{number}": file_of(1) for number in range(101)}

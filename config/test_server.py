@@ -106,6 +106,24 @@ class BrokenRequestTests(ServiceTestCase):
         self.assertEqual(len(self.log_lines("requests")), len(cases))
         self.assertEqual(self.log_lines("debug"), [])
 
+    def test_a_refusal_keeps_the_id_that_the_client_proposes(self):
+        named = b"Host: localhost\r\nX-Request-ID: mine\r\n"
+        cases = (
+            b"GET / HTTP/1.1\r\n" + named + b"no colon here\r\n\r\n",
+            b"GET / HTTP/1.1\r\n" + named + b"X-Long: " + b"x" * 9_000 + b"\r\n\r\n",
+            b"POST / HTTP/1.1\r\n" + named + b"Content-Length: x\r\n\r\n",
+            b"POST / HTTP/1.1\r\n" + named + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        )
+
+        for raw in cases:
+            with self.subTest(raw=raw[:120]):
+                _, _, headers = self.answer_to(raw)
+
+                self.assertEqual(headers["X-Request-ID"], "mine")
+                self.assertEqual(self.log_lines("requests")[-1]["request_id"], "mine")
+        insane = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: mine yours\r\nno colon here\r\n\r\n"
+        self.assertRegex(self.answer_to(insane)[2]["X-Request-ID"], "^[0-9a-f]{32}$")
+
     def test_broken_chunk_is_refused_once(self):
         for chunks in (b"zz\r\n{}\r\n0\r\n\r\n", b"2\r\n{}xx\r\n0\r\n\r\n", b"-2\r\n{}\r\n0\r\n\r\n"):
             with self.subTest(chunks=chunks):
@@ -383,7 +401,8 @@ class ProcessTests(ServiceTestCase):
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
 
-        with running_service(folder) as service:
+        # One worker alone: another might still be starting, and gunicorn waits for one that SIGTERM meets then.
+        with running_service(folder, WEB_CONCURRENCY="1") as service:
             connection = self.connect(service)
             self.exchange(connection, "GET", "/healthz")  # the connection has its worker
             connection.sock.sendall(head.encode() + body[:5])

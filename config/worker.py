@@ -27,6 +27,7 @@ SECONDS_TO_SEND = 60  # that a client has for a whole request,
 SECONDS_TO_TAKE = 60  # for an answer,
 SECONDS_TO_CLOSE = 2  # and to close the connection when told so
 
+PROPOSED_ID = re.compile(rb"\r\nx-request-id:[ \t]*([!-~]+)[ \t]*\r\n", re.IGNORECASE)
 LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,15})[ \t]*\r\n", re.IGNORECASE)
 ANY_BODY = re.compile(rb"\r\n(?:content-length|transfer-encoding):", re.IGNORECASE)
 CHUNKED = re.compile(rb"\r\ntransfer-encoding:(?:[^\r]*,)?[ \t]*chunked[ \t]*\r\n", re.IGNORECASE)
@@ -41,6 +42,7 @@ class BufferedSocket:
         self.client.setblocking(False)
         self.received = bytearray()
         self.unsent = bytearray()
+        self.head = b""  # of the request, once it is whole
         self.has_ended = False  # the client has said that it sends no more,
         self.was_short = False  # or a thread has asked for more than was there
 
@@ -92,6 +94,7 @@ class Connection(TConn):
         self.await_next()
 
     def await_next(self) -> None:
+        self.sock.head = b""
         self.body = 0  # where it begins, once the head is there
         self.end = 0  # where the request ends, or its next chunk begins
         self.is_chunked = False
@@ -112,7 +115,7 @@ class Connection(TConn):
         if head_end < 0:
             return False
         self.body = self.end = head_end + 4
-        head = bytes(received[: head_end + 2])
+        self.sock.head = head = bytes(received[: head_end + 2])
         if ANY_BODY.search(head):
             length, chunked = LENGTH.search(head), CHUNKED.search(head)
             if length and chunked:
@@ -363,7 +366,8 @@ class Worker(ThreadWorker):
     def handle_error(self, req, client, addr, exc):
         """Refuse what is no HTTP request, or one with a line or headers too long; gunicorn's own answer is HTML."""
         status, reason = self.refusal(exc)
-        request = RequestContext(id=request_id(None), address=addr[0] if addr else "-")
+        proposed = PROPOSED_ID.search(client.head or client.received)
+        request = RequestContext(id=request_id(proposed and proposed[1].decode()), address=addr[0] if addr else "-")
         begin_request(request)
         if status == 500:
             record_error(exc)
