@@ -3,7 +3,7 @@ from django import forms
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 
-from accounts.models import user_named
+from accounts.models import NO_SUCH_USER, user_named
 
 
 class UsernameFormField(forms.Field):
@@ -12,7 +12,7 @@ class UsernameFormField(forms.Field):
             return None
         user = user_named(value)
         if user is None:
-            raise forms.ValidationError("There is no such user.")
+            raise forms.ValidationError(NO_SUCH_USER)
         return user
 
 

@@ -25,7 +25,7 @@ class OwaspArgon2Hasher(BasePasswordHasher):
     algorithm = "argon2"
     memory_cost = 19 * 1024  # KiB
     time_cost = 2
-    variety = f"$argon2id$v=19$m={memory_cost},t={time_cost},p=1$"  # libsodium has one lane
+    prefix = f"{algorithm}$argon2id$v=19$m={memory_cost},t={time_cost},p=1$"  # libsodium has one lane
 
     def salt(self):
         return token_bytes(SALT_BYTES).decode("latin-1")
@@ -36,7 +36,7 @@ class OwaspArgon2Hasher(BasePasswordHasher):
             digest = crypto_pwhash_alg(
                 HASH_BYTES, password.encode(), salt, self.time_cost, self.memory_cost * 1024, crypto_pwhash_ALG_ARGON2ID13
             )
-        return f"{self.algorithm}{self.variety}{_base64(salt)}${_base64(digest)}"
+        return f"{self.prefix}{_base64(salt)}${_base64(digest)}"
 
     def verify(self, password, encoded):
         with _hashing:
@@ -47,7 +47,7 @@ class OwaspArgon2Hasher(BasePasswordHasher):
 
     def is_outdated(self, encoded: str) -> bool:
         """Whether it was made with other parameters."""
-        return not encoded.startswith(self.algorithm + self.variety)
+        return not encoded.startswith(self.prefix)
 
     def safe_summary(self, encoded):
         _, variety, _, parameters, salt, digest = encoded.split("$")

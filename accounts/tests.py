@@ -27,16 +27,14 @@ NO_STRING = ["Not a valid string."]
 TAKEN = {"username": ["A user with that username already exists."]}
 INCORRECT = {"non_field_errors": ["Incorrect credentials"]}
 NOT_TEXT = ("true", "5", "1.5", "1e999", "[]", '["dave"]', "{}")  # as they stand in a body of JSON
-
-
-def clock_at(time: datetime):
-    return patch("django.utils.timezone.now", return_value=time)
-
-
 # PASSWORD, as Django's own hasher stores it with its own parameters.
 OUTDATED_HASH = (
     "argon2$argon2id$v=19$m=102400,t=2,p=8$cnp1S3BmYjNHeTBGdXRFUE1GMUxuVw$tOxrViTlHxIGRDIimmz5aM73FlxbRUJLq3KiMLrdLQg"
 )
+
+
+def clock_at(time: datetime):
+    return patch("django.utils.timezone.now", return_value=time)
 
 
 class RegisterTests(ApiTestCase):

@@ -111,7 +111,7 @@ CALLS = (
     Call("post", "/api/conversation/stranger/read", 2, 404, {"up_to": "{last}"}),
     Call("get", "/api/block", 3),  # the token, the rows, the count
     Call("get", "/api/block?page=2&page_size=1", 3),
-    # The token, the user, the block, and two around it, or three where it stands already.
+    # The token, the user, the block, and two around it; where it stands already three, and the user once more.
     Call("post", "/api/block", 5, 201, {"blocked": "bob"}),
     Call("post", "/api/block", 7, 400, {"blocked": "partner0"}),
     Call("delete", "/api/block/partner0", 3, 204),

@@ -694,15 +694,6 @@ class ReceivedTests(FilteredListTests, ApiTestCase):
 
 
 class SendAtOnceTests(MessageAssertions, ConcurrentTestCase):
-    def test_refuses_a_receiver_who_is_deleted_meanwhile(self):
-        with deleted_once_found("bob"):
-            response = self.as_user(self.alice).post("/api/message", {"receiver": "bob", "content": "hi"})
-
-        self.assertEqual(response.status_code, 400)
-        self.assertEqual(response.json(), {"receiver": ["There is no such user."]})
-        self.assertFalse(Message.objects.exists())
-        self.assertEqual(self.events(), [])
-
     def sending(self, sender: User, receiver: User):
         client = self.as_user(sender)
         return lambda: client.post("/api/message", {"receiver": receiver.username, "content": "hi"})
@@ -713,6 +704,15 @@ class SendAtOnceTests(MessageAssertions, ConcurrentTestCase):
         self.assertCountEqual([response.json()["id"] for response in responses], [message.pk for message in newest])
         self.assertEqual(len(self.events()), Message.objects.count())
         self.assert_counters_agree()
+
+    def test_refuses_a_receiver_who_is_deleted_meanwhile(self):
+        with deleted_once_found("bob"):
+            response = self.as_user(self.alice).post("/api/message", {"receiver": "bob", "content": "hi"})
+
+        self.assertEqual(response.status_code, 400)
+        self.assertEqual(response.json(), {"receiver": ["There is no such user."]})
+        self.assertFalse(Message.objects.exists())
+        self.assertEqual(self.events(), [])
 
     def test_many_senders_write_to_one_receiver(self):
         senders = [User.objects.create(username=f"sender{number}") for number in range(16)]
