@@ -9,7 +9,7 @@ help:  ## this list
 serve: export MALLOC_MMAP_THRESHOLD_ ?= 131072
 serve: dev/installed  ## make what is missing, then serve the API on HOST and PORT
 	@$(BIN)/python manage.py migrate --verbosity 0
-	@exec $(BIN)/gunicorn --config python:config.server
+	@exec $(BIN)/gunicorn --config python:config.server.gunicorn
 
 test: dev/installed-for-tests  ## run all tests; on PostgreSQL with DATABASE_URL
 	@$(BIN)/python manage.py test --parallel auto --noinput
@@ -32,7 +32,7 @@ postman: dev/installed  ## make the Postman collection in docs/ from the API's d
 	@$(BIN)/python manage.py spectacular --format openapi-json | $(BIN)/python docs/postman.py > docs/postman_collection.json
 
 screenshot: dev/installed-for-tests  ## take the README's picture of the docs page anew; needs chromium
-	@DOCS_PICTURE=docs/docs-page.png $(BIN)/python manage.py test config.test_docs --noinput
+	@DOCS_PICTURE=docs/docs-page.png $(BIN)/python manage.py test config.api.test_docs --noinput
 
 dev/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

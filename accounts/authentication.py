@@ -12,7 +12,7 @@ from rest_framework.authentication import get_authorization_header
 from rest_framework.exceptions import AuthenticationFailed
 
 from accounts.models import USER_COLUMNS, read_user
-from config.database import fetch_one
+from config.database.sql import fetch_one
 from config.log import current_request
 
 SCHEMES = ("token", "bearer")

@@ -22,9 +22,9 @@ from django.db import transaction
 from django.utils import timezone
 
 from accounts.models import Tally
+from config.api.exceptions import LimitReached
 from config.environment import Limit
 from config.log import current_request
-from config.refusals import LimitReached
 
 
 @dataclass(frozen=True, slots=True)

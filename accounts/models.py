@@ -4,7 +4,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import connection, models
 
-from config.database import fetch_all, fetch_one, in_utc
+from config.database.sql import fetch_all, fetch_one, in_utc
 
 NO_SUCH_USER = "There is no such user."
 

@@ -4,8 +4,8 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from accounts.models import NO_SUCH_USER, user_named
-from config.schema import examples
-from config.serializers import StringField, TextField, shown_time
+from config.api.fields import StringField, TextField, shown_time
+from config.api.schema import examples
 
 LONGEST_USERNAME = 150  # auth_user's column
 LONGEST_PASSWORD = 1024

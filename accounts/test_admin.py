@@ -3,7 +3,7 @@ from django.test import Client, override_settings
 
 from accounts.authentication import AuthToken, issue_token
 from config.environment import Limit
-from config.testing import PASSWORD, AdminTestCase
+from config.testing.cases import PASSWORD, AdminTestCase
 
 PAGES = [
     "/admin/",

@@ -13,7 +13,8 @@ from accounts.hashers import OwaspArgon2Hasher
 from accounts.models import Tally
 from accounts.tests import INCORRECT
 from config.environment import Limit
-from config.testing import PASSWORD, ApiTestCase, ConcurrentTestCase, running_service
+from config.testing.cases import PASSWORD, ApiTestCase, ConcurrentTestCase
+from config.testing.service import running_service
 
 THREE_A_MINUTE = Limit(count=3, seconds=60)
 FIVE_AN_HOUR = Limit(count=5, seconds=3600)

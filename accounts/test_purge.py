@@ -10,7 +10,7 @@ from accounts.limits import Counter, Tries
 from accounts.management.commands import purge
 from accounts.models import Tally
 from config.environment import Limit
-from config.testing import ApiTestCase
+from config.testing.cases import ApiTestCase
 
 
 class PurgeTests(ApiTestCase):

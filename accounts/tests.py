@@ -16,7 +16,7 @@ from rest_framework.test import APIClient
 
 from accounts.authentication import issue_token
 from accounts.hashers import OwaspArgon2Hasher
-from config.testing import LOGS, PASSWORD, ApiTestCase, ConcurrentTestCase, with_token
+from config.testing.cases import LOGS, PASSWORD, ApiTestCase, ConcurrentTestCase, with_token
 
 FORM = "application/x-www-form-urlencoded"
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)

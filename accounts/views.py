@@ -1,16 +1,14 @@
 from drf_spectacular.utils import extend_schema
 from rest_framework import status
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from accounts import serializers
 from accounts.actions import change_password, log_in, log_out_everywhere, register
-from config.parameters import StrictParametersMixin
-from config.schema import refused
-from config.views import OpenView
+from config.api.schema import refused
+from config.api.views import BaseView, OpenView
 
 
-class RegisterView(StrictParametersMixin, OpenView):
+class RegisterView(OpenView):
     @extend_schema(
         operation_id="register",
         summary="Make an account, and log in",
@@ -24,7 +22,7 @@ class RegisterView(StrictParametersMixin, OpenView):
         return Response(serializers.SessionSerializer(session).data, status=status.HTTP_201_CREATED)
 
 
-class LoginView(StrictParametersMixin, OpenView):
+class LoginView(OpenView):
     @extend_schema(
         operation_id="log_in",
         summary="Log in: a new token",
@@ -38,14 +36,14 @@ class LoginView(StrictParametersMixin, OpenView):
         return Response(serializers.SessionSerializer(session).data)
 
 
-class LogoutView(StrictParametersMixin, APIView):
+class LogoutView(BaseView):
     @extend_schema(operation_id="log_out", summary="Log out: this token is dead", request=None, responses={204: None})
     def post(self, request):
         request.auth.delete()
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
-class LogoutAllView(StrictParametersMixin, APIView):
+class LogoutAllView(BaseView):
     @extend_schema(
         operation_id="log_out_everywhere",
         summary="Log out everywhere: every token of the user is dead",
@@ -57,13 +55,13 @@ class LogoutAllView(StrictParametersMixin, APIView):
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
-class UserView(StrictParametersMixin, APIView):
+class UserView(BaseView):
     @extend_schema(operation_id="show_account", summary="One's own account", responses=serializers.UserSerializer)
     def get(self, request):
         return Response(serializers.UserSerializer(request.user).data)
 
 
-class PasswordView(StrictParametersMixin, APIView):
+class PasswordView(BaseView):
     @extend_schema(
         operation_id="change_password",
         summary="Change the password: every other token is dead",

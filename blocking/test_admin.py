@@ -1,5 +1,5 @@
 from blocking.models import Block
-from config.testing import AdminTestCase
+from config.testing.cases import AdminTestCase
 
 LIST = "/admin/blocking/block/"
 

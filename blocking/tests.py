@@ -5,7 +5,7 @@ from urllib.parse import quote
 from django.contrib.auth.models import User
 
 from blocking.models import Block
-from config.testing import ApiTestCase, ConcurrentTestCase, deleted_once_found
+from config.testing.cases import ApiTestCase, ConcurrentTestCase, deleted_once_found
 
 YOURSELF = {"blocked": ["You cannot block yourself."]}
 ALREADY = {"blocked": ["You already block this user."]}

@@ -4,16 +4,16 @@ from rest_framework.generics import DestroyAPIView, ListCreateAPIView
 from blocking.actions import block_user, unblock_user
 from blocking.models import Block
 from blocking.serializers import BlockSerializer
-from config.pagination import PagePagination
-from config.parameters import StrictParametersMixin
-from config.schema import refused
+from config.api.pagination import PagePagination
+from config.api.schema import refused
+from config.api.views import BaseView
 
 
 @extend_schema_view(
     get=extend_schema(operation_id="list_blocks", summary="Whom one blocks"),
     post=extend_schema(operation_id="block_user", summary="Keep a user from writing to one"),
 )
-class BlockListView(StrictParametersMixin, ListCreateAPIView):
+class BlockListView(BaseView, ListCreateAPIView):
     queryset = Block.objects.select_related("blocked")
     serializer_class = BlockSerializer
     pagination_class = PagePagination
@@ -33,7 +33,7 @@ class BlockListView(StrictParametersMixin, ListCreateAPIView):
         responses={204: None, **refused(404)},
     )
 )
-class BlockView(StrictParametersMixin, DestroyAPIView):
+class BlockView(BaseView, DestroyAPIView):
     queryset = Block.objects.select_related("blocker", "blocked")
     lookup_field = "blocked__username"
     lookup_url_kwarg = "username"

@@ -132,7 +132,7 @@ def _sqlite(variable: str, path: Path) -> dict[str, Any]:
     if not path.name or not path.parent.is_dir() or path.is_dir():
         refuse(variable, f"{str(path)!r} is no file in a folder that is there")
     return {
-        "ENGINE": "config.sqlite",
+        "ENGINE": "config.database.sqlite",
         "NAME": path,
         "TEST": {"NAME": path.with_name("test.sqlite3")},  # a file: tests with threads need real locks
         "CONN_MAX_AGE": None,
@@ -177,7 +177,7 @@ def _postgresql(variable: str, url: str) -> dict[str, Any]:
     if "," in host:
         options.setdefault("target_session_attrs", "read-write")  # of several hosts, the primary
     return {
-        "ENGINE": "config.postgresql",
+        "ENGINE": "config.database.postgresql",
         "HOST": host,
         "PORT": port,
         "NAME": name,

@@ -47,11 +47,11 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "config.middleware.RequestMiddleware",
+    "config.api.middleware.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "corsheaders.middleware.CorsMiddleware",
-    "config.middleware.IntakeMiddleware",
+    "config.api.middleware.IntakeMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -64,12 +64,12 @@ DEBUG_PROPAGATE_EXCEPTIONS = True  # up to RequestMiddleware, which answers for 
 ROOT_URLCONF = "config.urls"
 APPEND_SLASH = False
 WSGI_APPLICATION = "config.wsgi.application"
-TEST_RUNNER = "config.testing.TestRunner"
+TEST_RUNNER = "config.testing.runner.TestRunner"
 
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "config" / "templates"],
+        "DIRS": [BASE_DIR / "config" / "api" / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -88,7 +88,7 @@ TIME_ZONE = "UTC"
 USE_I18N = False
 
 STATIC_URL = "/static/"
-STATICFILES_DIRS = [BASE_DIR / "config" / "static"]
+STATICFILES_DIRS = [BASE_DIR / "config" / "api" / "static"]
 WHITENOISE_USE_FINDERS = True  # files come from where their packages keep them, without a collectstatic
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 
@@ -110,14 +110,13 @@ REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.TokenAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_PARSER_CLASSES": [
-        "config.parsers.JSONParser",
-        "config.parsers.FormParser",
-        "config.parsers.MultiPartParser",
+        "config.api.parsers.JSONParser",
+        "config.api.parsers.FormParser",
+        "config.api.parsers.MultiPartParser",
     ],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "config.negotiation.AlwaysJSON",
-    "DEFAULT_SCHEMA_CLASS": "config.schema.ServiceSchema",
-    "EXCEPTION_HANDLER": "config.errors.exception_handler",
+    "DEFAULT_SCHEMA_CLASS": "config.api.schema.ServiceSchema",
+    "EXCEPTION_HANDLER": "config.api.errors.exception_handler",
     "DATETIME_FORMAT": "%Y-%m-%dT%H:%M:%S.%fZ",
     "URL_FORMAT_OVERRIDE": None,
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
@@ -128,7 +127,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Users write to each other by username, read their past messages, and block who bothers them.",
     "VERSION": "1.0.0",
     "SERVERS": [{"url": "/", "description": "This service"}],
-    "POSTPROCESSING_HOOKS": ["config.schema.add_error_shapes"],
+    "POSTPROCESSING_HOOKS": ["config.api.schema.add_error_shapes"],
     "COMPONENT_SPLIT_REQUEST": True,
     "SORT_OPERATIONS": False,  # as in the urls: register comes before log-out, sending before reading
     "TAGS": [

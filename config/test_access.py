@@ -24,7 +24,7 @@ from rest_framework.test import APIClient
 from accounts.authentication import issue_token
 from accounts.hashers import OwaspArgon2Hasher
 from blocking.models import Block
-from config.testing import PASSWORD, AdminTestCase, ApiTestCase, make_user, with_token
+from config.testing.cases import PASSWORD, AdminTestCase, ApiTestCase, make_user, with_token
 from messageservice.actions import send_message
 from messageservice.testing import EMPTY_PAGE
 

@@ -196,7 +196,7 @@ class DatabaseUrlTests(EnvironmentTestCase):
                 self.assertEqual(
                     {part: found[part] for part in ("ENGINE", "USER", "PASSWORD", "HOST", "PORT", "NAME")},
                     {
-                        "ENGINE": "config.postgresql",
+                        "ENGINE": "config.database.postgresql",
                         "USER": "u@x",
                         "PASSWORD": "p:w/",
                         "HOST": "host",
@@ -358,7 +358,7 @@ class StartTests(EnvironmentTestCase):
         self.assertEqual((run.returncode, run.stderr), (0, ""))
 
     def test_stops_with_one_line_that_names_the_variable(self):
-        check, server = ("manage.py", "check"), ("-m", "gunicorn", "--config", "python:config.server")
+        check, server = ("manage.py", "check"), ("-m", "gunicorn", "--config", "python:config.server.gunicorn")
 
         for command, variable, value in (
             (check, "DEBUG", "maybe"),

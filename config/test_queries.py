@@ -8,7 +8,7 @@ from django.urls import resolve
 
 from accounts.authentication import issue_token
 from blocking.models import Block
-from config.testing import PASSWORD, ApiTestCase, api_paths, make_user
+from config.testing.cases import PASSWORD, ApiTestCase, api_paths, make_user
 from messageservice.testing import QUERIES_TO_STORE, stored
 
 METHODS = ("get", "post", "put", "patch", "delete")

@@ -19,8 +19,9 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 
 from accounts.authentication import AuthToken
-from config.test_headers import A_YEAR, HeaderAssertions
-from config.testing import LOGS, ConcurrentTestCase, running_service, test_database_url
+from config.api.test_headers import A_YEAR, HeaderAssertions
+from config.testing.cases import LOGS, ConcurrentTestCase
+from config.testing.service import running_service, test_database_url
 
 OUTPUT = "output"  # what the service prints
 PROCESSES = Path("/proc")

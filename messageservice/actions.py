@@ -10,8 +10,8 @@ from django.db.models import F
 from django.utils import timezone
 
 from accounts.models import require_user
+from config.api.exceptions import KeyUsedBefore, LimitReached
 from config.log import record_event
-from config.refusals import KeyUsedBefore, LimitReached
 from messageservice.listings import MessageListing
 from messageservice.models import Conversation, LockedMailbox, Mailbox, Message, MessageRow
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from django.contrib.auth.models import User
 
-from config.database import execute, fetch_all
+from config.database.sql import execute, fetch_all
 
 
 class Misplaced(NamedTuple):

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 
 from django.contrib.auth.models import User
 
-from config.database import fetch_all, fetch_one
+from config.database.sql import fetch_all, fetch_one
 from messageservice.models import Conversation, Message, MessageRow
 
 COLUMNS = "m.id, s.username, r.username, m.content, m.created, m.read"

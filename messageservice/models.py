@@ -8,7 +8,7 @@ from django.db import connection, models
 from django.db.models import Q
 from django.utils import timezone
 
-from config.database import execute, fetch_all, fetch_one, in_utc
+from config.database.sql import execute, fetch_all, fetch_one, in_utc
 
 
 class MessageRow(NamedTuple):

@@ -3,8 +3,8 @@ from typing import Any
 from rest_framework import serializers
 
 from accounts.serializers import UsernameField
-from config.schema import examples
-from config.serializers import TextField, WholeNumberField, shown_time
+from config.api.fields import TextField, WholeNumberField, shown_time
+from config.api.schema import examples
 from messageservice.models import MessageRow
 
 LONGEST_CONTENT = 10_000  # characters

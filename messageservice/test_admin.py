@@ -2,7 +2,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from config.testing import AdminTestCase
+from config.testing.cases import AdminTestCase
 from messageservice.actions import send_message
 from messageservice.models import Message
 

@@ -8,7 +8,8 @@ from functools import partial
 from http.client import HTTPException
 
 from accounts.authentication import issue_token
-from config.testing import ConcurrentTestCase, Service, make_user, running_service
+from config.testing.cases import ConcurrentTestCase, make_user
+from config.testing.service import Service, running_service
 from messageservice.models import Message
 
 

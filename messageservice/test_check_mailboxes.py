@@ -19,8 +19,9 @@ from django.core.management import call_command
 from django.db import connection, transaction
 from django.db.models import F
 
-from config.database import fetch_one
-from config.testing import ApiTestCase, ConcurrentTestCase, make_user, test_database_url
+from config.database.sql import fetch_one
+from config.testing.cases import ApiTestCase, ConcurrentTestCase, make_user
+from config.testing.service import test_database_url
 from messageservice.actions import send_message
 from messageservice.management.commands import check_mailboxes
 from messageservice.models import Conversation, Mailbox, Message

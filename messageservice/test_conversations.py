@@ -5,7 +5,8 @@ from rest_framework.test import APIClient
 
 from accounts.authentication import issue_token
 from blocking.models import Block
-from config.testing import ApiTestCase, ConcurrentTestCase, make_user, running_service
+from config.testing.cases import ApiTestCase, ConcurrentTestCase, make_user
+from config.testing.service import running_service
 from messageservice.models import Conversation, Mailbox, Message
 from messageservice.testing import EMPTY_PAGE, LISTS, NO_SUCH_PAGE, MessageAssertions, shown, shown_time, stored
 

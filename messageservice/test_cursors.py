@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from rest_framework.test import APIClient
 
-from config.testing import ApiTestCase, make_user
+from config.testing.cases import ApiTestCase, make_user
 from messageservice.actions import mark_read
 from messageservice.models import Conversation, Message
 from messageservice.testing import EMPTY_PAGE, LISTS, MessageAssertions, page_from, rows_on, shown, shown_time, stored

@@ -9,7 +9,7 @@ from rest_framework.test import APIClient, APITestCase
 
 from blocking.models import Block
 from config.environment import Limit
-from config.testing import ApiTestMixin
+from config.testing.cases import ApiTestMixin
 from messageservice.models import Conversation, Mailbox, Message
 
 NAMES = ["demo-alice", "demo-bob", "demo-carol"]

@@ -7,7 +7,7 @@ from django.test import override_settings
 
 from blocking.models import Block
 from config.environment import Limit
-from config.testing import ApiTestCase, ConcurrentTestCase
+from config.testing.cases import ApiTestCase, ConcurrentTestCase
 from messageservice.models import Conversation, Mailbox, Message
 
 

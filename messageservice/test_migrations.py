@@ -6,7 +6,7 @@ from unittest.mock import patch
 from django.apps import apps
 from django.db import connection
 
-from config.testing import ApiTestCase
+from config.testing.cases import ApiTestCase
 from messageservice.models import Mailbox
 from messageservice.testing import MessageAssertions, stored
 

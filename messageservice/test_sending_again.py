@@ -5,7 +5,7 @@ from rest_framework.test import APIClient
 
 from blocking.models import Block
 from config.environment import Limit
-from config.testing import ApiTestCase, ConcurrentTestCase
+from config.testing.cases import ApiTestCase, ConcurrentTestCase
 from messageservice.models import Message
 from messageservice.testing import MessageAssertions, shown
 

@@ -9,7 +9,8 @@ from rest_framework.test import APIClient
 
 from accounts.authentication import issue_token
 from blocking.models import Block
-from config.testing import PASSWORD, ApiTestCase, ConcurrentTestCase, deleted_once_found, running_service
+from config.testing.cases import PASSWORD, ApiTestCase, ConcurrentTestCase, deleted_once_found
+from config.testing.service import running_service
 from messageservice.models import Mailbox, Message
 from messageservice.testing import EMPTY_PAGE, NO_SUCH_PAGE, QUERIES_TO_STORE, MessageAssertions, shown, stored
 

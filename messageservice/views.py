@@ -5,12 +5,12 @@ from django.urls import reverse
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import status
 from rest_framework.exceptions import ValidationError
-from rest_framework.generics import GenericAPIView, ListAPIView, RetrieveAPIView
+from rest_framework.generics import ListAPIView, RetrieveAPIView
 from rest_framework.response import Response
 
-from config.pagination import PageOrCursorPagination, PagePagination
-from config.parameters import StrictParametersMixin
-from config.schema import refused
+from config.api.pagination import PageOrCursorPagination, PagePagination
+from config.api.schema import refused
+from config.api.views import BaseView
 from messageservice.actions import mark_read, send_message
 from messageservice.filters import ConversationFilter, ListingFilterBackend, MailboxFilter, ReceivedFilter, SentFilter
 from messageservice.listings import ConversationListing, MessageListing
@@ -50,7 +50,7 @@ def idempotency_key(request):
         responses={201: MessageSerializer, **refused(403, 422, 429)},
     ),
 )
-class MailboxView(StrictParametersMixin, ListAPIView):
+class MailboxView(BaseView, ListAPIView):
     serializer_class = MessageSerializer
     filter_backends = [ListingFilterBackend]
     pagination_class = PageOrCursorPagination
@@ -72,7 +72,7 @@ class MailboxView(StrictParametersMixin, ListAPIView):
 
 
 @extend_schema_view(get=extend_schema(operation_id="list_sent_messages", summary="What one sent, newest first"))
-class SentView(StrictParametersMixin, ListAPIView):
+class SentView(BaseView, ListAPIView):
     serializer_class = MessageSerializer
     filter_backends = [ListingFilterBackend]
     pagination_class = PageOrCursorPagination
@@ -83,7 +83,7 @@ class SentView(StrictParametersMixin, ListAPIView):
 
 
 @extend_schema_view(get=extend_schema(operation_id="list_received_messages", summary="What one received, newest first"))
-class ReceivedView(StrictParametersMixin, ListAPIView):
+class ReceivedView(BaseView, ListAPIView):
     serializer_class = MessageSerializer
     filter_backends = [ListingFilterBackend]
     pagination_class = PageOrCursorPagination
@@ -100,7 +100,7 @@ class ReceivedView(StrictParametersMixin, ListAPIView):
         responses={200: MessageSerializer, **refused(404)},
     )
 )
-class MessageView(StrictParametersMixin, RetrieveAPIView):
+class MessageView(BaseView, RetrieveAPIView):
     queryset = Message.objects.all()
     serializer_class = MessageSerializer
 
@@ -114,7 +114,7 @@ class MessageView(StrictParametersMixin, RetrieveAPIView):
 @extend_schema_view(
     get=extend_schema(operation_id="list_conversations", summary="With whom one exchanged messages, latest first")
 )
-class ConversationListView(StrictParametersMixin, ListAPIView):
+class ConversationListView(BaseView, ListAPIView):
     serializer_class = ConversationSerializer
     filter_backends = [ListingFilterBackend]
     pagination_class = PagePagination
@@ -124,7 +124,7 @@ class ConversationListView(StrictParametersMixin, ListAPIView):
         return ConversationListing(owner=self.request.user)
 
 
-class ReadView(StrictParametersMixin, GenericAPIView):
+class ReadView(BaseView):
     queryset = Conversation.objects.select_related("owner", "partner")
     serializer_class = ReadSerializer
     lookup_field = "partner__username"

@@ -27,7 +27,7 @@ from benchmarks.proofs.attacks import HALF, ODDITIES, Crowd, ask, crowds, unleas
 from benchmarks.proofs.clients import Client, Ledger, Load, discrepancies, register
 from benchmarks.proofs.cluster import cluster_folder, running_cluster
 from benchmarks.proofs.node import Node, running_node
-from config.calling import free_port
+from config.testing.http_client import free_port
 
 SECONDS = 5  # of each part
 HEAD_START = 1  # second, of the bad clients

@@ -21,7 +21,7 @@ import psycopg
 from benchmarks.proofs.clients import Client, Load, as_text, discrepancies, load, register
 from benchmarks.proofs.cluster import DATABASE, HOST, USER, Cluster, cluster_folder, running_cluster, wait_until
 from benchmarks.proofs.node import Node, running_node
-from config.calling import free_port
+from config.testing.http_client import free_port
 
 NODES = 3
 CLIENTS = 9

@@ -22,7 +22,7 @@ from contextlib import closing
 from pathlib import Path
 
 from benchmarks.services import running
-from config.calling import free_port
+from config.testing.http_client import free_port
 
 TIMES = 400  # of each kind
 REPEATS = 3  # at most

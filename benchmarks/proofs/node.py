@@ -15,7 +15,7 @@ import psutil
 
 from benchmarks.databases import ROOT
 from benchmarks.proofs.cluster import wait_until
-from config.calling import call
+from config.testing.http_client import call
 
 SECRET_KEY = "of all nodes of a proof, on databases that are thrown away"  # noqa: S105
 WITHOUT_LIMITS = {"LIMIT_LOGIN": "off", "LIMIT_SIGNUP": "off", "LIMIT_SEND": "off"}

@@ -27,7 +27,7 @@ from typing import Any
 from benchmarks.proofs.clients import PASSWORD, Load, as_text, discrepancies, load, register
 from benchmarks.proofs.cluster import cluster_folder, running_cluster, wait_until
 from benchmarks.proofs.node import Node, need
-from config.calling import free_port
+from config.testing.http_client import free_port
 
 ADDRESSES = ("127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5")
 ELSEWHERE = "127.0.0.9"  # the address of a client that does not share one with all the others

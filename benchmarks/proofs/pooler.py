@@ -24,7 +24,7 @@ from benchmarks.databases import ROOT
 from benchmarks.proofs.clients import Client, Load, as_text, discrepancies, load, register
 from benchmarks.proofs.cluster import DATABASE, HOST, Cluster, cluster_folder, running_cluster, wait_until, without_root
 from benchmarks.proofs.node import Node, need, running_node
-from config.calling import free_port
+from config.testing.http_client import free_port
 
 ROLE = "messaging"  # as the page calls it
 POOLED = 4  # connections of PgBouncer to the server
@@ -163,7 +163,7 @@ class Trial:
     def go_past(self) -> None:
         """With the option that the page gives, `manage.py` takes as long as it needs."""
         url = f"postgresql://{ROLE}@{HOST}:{self.server.port}/{DATABASE}?options=-c%20statement_timeout%3D0"
-        ask = "from config.database import fetch_one; print(*fetch_one('SHOW statement_timeout'))"
+        ask = "from config.database.sql import fetch_one; print(*fetch_one('SHOW statement_timeout'))"
         found = Node(self.pooler.settings.parent, url, port=free_port()).manage(
             "shell", "--verbosity", "0", "--command", ask
         )

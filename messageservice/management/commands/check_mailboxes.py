@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand
 from django.db import OperationalError, connection, transaction
 from psycopg.errors import LockNotAvailable
 
-from config.database import execute
+from config.database.sql import execute
 from messageservice import comparisons
 from messageservice.comparisons import Comparison
 from messageservice.models import Conversation, Mailbox

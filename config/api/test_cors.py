@@ -2,7 +2,7 @@ from django.test import override_settings
 
 from blocking.models import Block
 from config.environment import Limit
-from config.testing import PASSWORD, ApiTestCase, api_paths
+from config.testing.cases import PASSWORD, ApiTestCase, api_paths
 
 ORIGIN = "https://app.example.org"
 ALLOWED_HEADERS = {"authorization", "content-type", "idempotency-key", "x-request-id"}

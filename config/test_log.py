@@ -14,7 +14,8 @@ from django.conf import settings
 
 from accounts.authentication import issue_token
 from config.log import AppendHandler
-from config.testing import LOGS, PASSWORD, ApiTestCase, ConcurrentTestCase, running_service
+from config.testing.cases import LOGS, PASSWORD, ApiTestCase, ConcurrentTestCase
+from config.testing.service import running_service
 
 NASTY = 'a\nb\r"c\\\u2028\x85é'
 

@@ -4,9 +4,9 @@ import logging
 from collections.abc import Iterator, Mapping
 from unittest import mock
 
+from config.server.test_server import ServiceTestCase
 from config.test_access import CALLS, CallTestCase, undone
-from config.test_server import ServiceTestCase
-from config.testing import AdminTestCase, ApiTestCase
+from config.testing.cases import AdminTestCase, ApiTestCase
 
 NOTHING = {"default-src": "'none'", "base-uri": "'none'", "frame-ancestors": "'none'"}
 ELSEWHERE_OR_INLINE = r"unsafe|http|\*|blob"

@@ -1,4 +1,4 @@
-"""The views that belong to no app."""
+"""The endpoints that belong to no app."""
 
 from functools import cache
 from typing import Any
@@ -10,28 +10,19 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.utils import extend_schema
 from rest_framework import exceptions
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
-from config.parameters import StrictParametersMixin
-
-
-class OpenView(APIView):
-    """A view for everybody, whatever `Authorization` says."""
-
-    authentication_classes = ()
-    permission_classes = ()
-
+from config.api.views import OpenView
 
 HEALTHY = {"type": "object", "properties": {"status": {"type": "string", "enum": ["ok"]}}, "required": ["status"]}
 
 
-class HealthView(StrictParametersMixin, OpenView):
+class HealthView(OpenView):
     @extend_schema(operation_id="check_health", summary="Whether this process runs", responses={200: HEALTHY})
     def get(self, request):
         return Response({"status": "ok"})
 
 
-class ReadinessView(StrictParametersMixin, OpenView):
+class ReadinessView(OpenView):
     @extend_schema(operation_id="check_readiness", summary="Whether the database answers", responses={200: HEALTHY})
     def get(self, request):
         with connection.cursor() as cursor:
@@ -45,13 +36,13 @@ def description() -> dict[str, Any]:
     return SchemaGenerator().get_schema(request=None, public=True)
 
 
-class SchemaView(StrictParametersMixin, OpenView):
+class SchemaView(OpenView):
     @extend_schema(exclude=True)
     def get(self, request):
         return Response(description())
 
 
-class DocsView(StrictParametersMixin, OpenView):
+class DocsView(OpenView):
     """The page alone is HTML; what is refused is JSON, as everywhere."""
 
     POLICY = (

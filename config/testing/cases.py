@@ -2,14 +2,9 @@
 
 import json
 import logging
-import os
 import re
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,48 +12,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
-from urllib.parse import urlsplit
 
-from django.conf import settings
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import User
 from django.db import connection
 from django.db.models import Model
 from django.test import Client
-from django.test.runner import DiscoverRunner
 from django.test.testcases import is_pickable
 from django.urls import URLResolver, get_resolver, reverse
 from rest_framework.test import APIClient, APITestCase, APITransactionTestCase
 
 from accounts.authentication import issue_token
 from accounts.models import user_named
-from config.calling import call, free_port
 
 PASSWORD = "a long secret"
 USERNAMES = ("alice", "bob", "carol")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 UNITTESTS_OWN = ("_outcome", "_subtest")  # they hold the case itself
 LOGS = ("requests", "activity", "debug")
-
-
-class TestRunner(DiscoverRunner):
-    """Django's, but a run that finds no test fails, and parallel runs get whole copies of SQLite's database."""
-
-    def build_suite(self, *args, **kwargs):
-        suite = super().build_suite(*args, **kwargs)
-        if not suite.countTestCases():
-            sys.exit("No test was found.")
-        return suite
-
-    def setup_databases(self, **kwargs):
-        processes, self.parallel = self.parallel, 1
-        databases = super().setup_databases(**kwargs)
-        self.parallel = processes
-        if processes > 1:
-            connection.close()  # SQLite then empties its write-ahead log, which Django would not copy
-            for process in range(1, processes + 1):
-                connection.creation.clone_test_db(str(process), self.verbosity, keepdb=self.keepdb)
-        return databases
 
 
 class ApiTestMixin:
@@ -185,73 +156,3 @@ def api_paths() -> Iterator[str]:
         if str(entry.pattern).startswith("api/"):
             for route in entry.url_patterns if isinstance(entry, URLResolver) else [entry]:
                 yield reverse(route.name, kwargs=dict.fromkeys(route.pattern.converters, "1"))
-
-
-def test_database_url() -> str:
-    """The DATABASE_URL of the database that the running tests use."""
-    name = connection.settings_dict["NAME"]
-    if connection.vendor == "sqlite":
-        return f"sqlite:///{name}"
-    return urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}").geturl()
-
-
-class Service:
-    """The service as `make serve` starts it, in processes of its own, on the tests' database.
-
-    `environment` holds more of its settings.
-    """
-
-    def __init__(self, log_folder: Path, **environment: str) -> None:
-        self.log_folder = log_folder
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.environment = {
-            **os.environ,
-            "DATABASE_URL": test_database_url(),
-            "LOG_DIR": str(log_folder),
-            "PORT": str(self.port),
-            "WEB_CONCURRENCY": "4",
-            **environment,
-        }
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "--config", "python:config.server"],
-            cwd=settings.BASE_DIR,
-            env=self.environment,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                if self.request("GET", "/readyz")[0] == 200:
-                    return
-            except OSError:
-                time.sleep(0.1)
-        if self.process.poll() is None:
-            self.kill()
-        raise TimeoutError("The service ended at once, or did not start within 30 seconds.")
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait(timeout=40)
-
-    def kill(self) -> None:
-        """End all of its processes at once, with SIGKILL."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def request(self, method: str, path: str, body: Any = None, token: str | None = None, **headers: str) -> tuple[int, Any]:
-        """Status and JSON of the answer; raises OSError where there is none."""
-        return call(self.url + path, method, body, token, seconds=30, **headers)
-
-
-@contextmanager
-def running_service(log_folder: Path, **environment: str) -> Iterator[Service]:
-    service = Service(log_folder, **environment)
-    service.start()
-    try:
-        yield service
-    finally:
-        service.stop()

@@ -15,7 +15,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from config.log import record_event
-from config.testing import PASSWORD, ApiTestCase, ConcurrentTestCase, free_port, with_token
+from config.testing.cases import PASSWORD, ApiTestCase, ConcurrentTestCase, with_token
+from config.testing.http_client import free_port
 from config.urls import handler400, handler403, handler404  # noqa: F401 - this module is a URLconf, see below
 from messageservice.models import Message
 
@@ -343,13 +344,21 @@ class AnswerTests(ApiTestCase):
         self.assertEqual((head.status_code, head.content), (200, b""))
         self.assertEqual(head.headers["Content-Length"], str(len(get.content)))
 
-    def test_options_is_json(self):
-        for client, url in ((self.as_user(self.alice), "/api/message"), (self.client, "/api/auth/login")):
+    def test_options_says_what_is_allowed_and_nothing_else(self):
+        for client, url, allowed in (
+            (self.as_user(self.alice), "/api/message", "GET, POST, HEAD, OPTIONS"),
+            (self.client, "/api/auth/login", "POST, OPTIONS"),
+        ):
             with self.subTest(path=url):
                 response = client.options(url)
 
-                self.assertEqual(response.status_code, 200)
-                self.assertIn("application/json", response.json()["parses"])
+                self.assertEqual((response.status_code, response.content), (200, b""))
+                self.assertEqual(response.headers["Allow"], allowed)
+
+    def test_options_requires_the_token_where_the_path_does(self):
+        response = self.client.options("/api/message")
+
+        self.assertEqual(response.status_code, 401)
 
 
 @without_console

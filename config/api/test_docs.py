@@ -13,7 +13,8 @@ from typing import Any
 
 from django.contrib.staticfiles import finders
 
-from config.testing import ApiTestCase, ConcurrentTestCase, running_service
+from config.testing.cases import ApiTestCase, ConcurrentTestCase
+from config.testing.service import running_service
 
 try:
     from selenium import webdriver

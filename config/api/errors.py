@@ -19,8 +19,8 @@ from rest_framework.response import Response
 from rest_framework.settings import api_settings
 from rest_framework.views import exception_handler as framework_handler
 
+from config.api.exceptions import KeyUsedBefore, LimitReached
 from config.log import record_error
-from config.refusals import KeyUsedBefore, LimitReached
 
 
 class TooLarge(exceptions.APIException):

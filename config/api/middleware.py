@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 
-from config.errors import error_response
+from config.api.errors import error_response
 from config.log import NOBODY, RequestContext, begin_request, record_request, request_id
 
 WITH_PORT = re.compile(r"^(?:\[([^]]*)\](?::\d+)?|([^:]*):\d+)$")  # as some proxies write an address

@@ -6,7 +6,7 @@ import socket
 
 from config import settings
 from config.environment import refuse
-from config.worker import Worker
+from config.server.worker import Worker
 
 wsgi_app = "config.wsgi:application"
 bind = f"[{settings.HOST}]:{settings.PORT}" if ":" in settings.HOST else f"{settings.HOST}:{settings.PORT}"

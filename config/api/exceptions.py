@@ -1,4 +1,4 @@
-"""Refusals that Django has no exception for; `config/errors.py` gives each its status."""
+"""Refusals that Django has no exception for; `config/api/errors.py` gives each its status."""
 
 import math
 from datetime import datetime

@@ -108,7 +108,7 @@ class ServiceSchema(AutoSchema):
 class StringFieldExtension(OpenApiSerializerFieldExtension):
     """NUL is refused in every text, white space alone in one that has to say something."""
 
-    target_class = "config.serializers.StringField"
+    target_class = "config.api.fields.StringField"
     match_subclasses = True
 
     def map_serializer_field(self, auto_schema, direction):

@@ -9,7 +9,7 @@ from wsgiref.util import setup_testing_defaults
 from django.contrib.auth.models import User
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 
-from config.testing import PASSWORD, ApiTestCase, ConcurrentTestCase
+from config.testing.cases import PASSWORD, ApiTestCase, ConcurrentTestCase
 from config.wsgi import application
 from messageservice.models import Message
 

@@ -18,9 +18,10 @@ from django.db import DatabaseError, close_old_connections, connection, connecti
 
 from accounts.authentication import AuthToken
 from blocking.models import Block
-from config.calling import free_port
-from config.postgresql.base import DatabaseWrapper
-from config.testing import ConcurrentTestCase, test_database_url
+from config.database.postgresql.base import DatabaseWrapper
+from config.testing.cases import ConcurrentTestCase
+from config.testing.http_client import free_port
+from config.testing.service import test_database_url
 from messageservice.models import Mailbox, Message
 
 
@@ -230,7 +231,7 @@ class LongestWaitTests(ConcurrentTestCase):
         self.assertEqual([response.status_code for response in self.at_once(*[self.get_user] * 4)], [200] * 4)
 
     def test_holds_for_the_process_that_serves_requests(self):
-        script = "import config.wsgi; from config.database import fetch_one; print(*fetch_one('SHOW statement_timeout'))"
+        script = "import config.wsgi; from config.database.sql import fetch_one; print(*fetch_one('SHOW statement_timeout'))"
         result = subprocess.run(  # noqa: S603 - no input of anybody's
             [sys.executable, "-c", script],
             cwd=settings.BASE_DIR,

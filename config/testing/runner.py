@@ -1,0 +1,24 @@
+import sys
+
+from django.db import connection
+from django.test.runner import DiscoverRunner
+
+
+class TestRunner(DiscoverRunner):
+    """Django's, but a run that finds no test fails, and parallel runs get whole copies of SQLite's database."""
+
+    def build_suite(self, *args, **kwargs):
+        suite = super().build_suite(*args, **kwargs)
+        if not suite.countTestCases():
+            sys.exit("No test was found.")
+        return suite
+
+    def setup_databases(self, **kwargs):
+        processes, self.parallel = self.parallel, 1
+        databases = super().setup_databases(**kwargs)
+        self.parallel = processes
+        if processes > 1:
+            connection.close()  # SQLite then empties its write-ahead log, which Django would not copy
+            for process in range(1, processes + 1):
+                connection.creation.clone_test_db(str(process), self.verbosity, keepdb=self.keepdb)
+        return databases

@@ -1,0 +1,87 @@
+"""The service in processes of its own, as `make serve` starts it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.db import connection
+
+from config.testing.http_client import call, free_port
+
+
+def test_database_url() -> str:
+    """The DATABASE_URL of the database that the running tests use."""
+    name = connection.settings_dict["NAME"]
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{name}"
+    return urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{name}").geturl()
+
+
+class Service:
+    """The service as `make serve` starts it, in processes of its own, on the tests' database.
+
+    `environment` holds more of its settings.
+    """
+
+    def __init__(self, log_folder: Path, **environment: str) -> None:
+        self.log_folder = log_folder
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.environment = {
+            **os.environ,
+            "DATABASE_URL": test_database_url(),
+            "LOG_DIR": str(log_folder),
+            "PORT": str(self.port),
+            "WEB_CONCURRENCY": "4",
+            **environment,
+        }
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", "--config", "python:config.server.gunicorn"],
+            cwd=settings.BASE_DIR,
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if self.request("GET", "/readyz")[0] == 200:
+                    return
+            except OSError:
+                time.sleep(0.1)
+        if self.process.poll() is None:
+            self.kill()
+        raise TimeoutError("The service ended at once, or did not start within 30 seconds.")
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(timeout=40)
+
+    def kill(self) -> None:
+        """End all of its processes at once, with SIGKILL."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def request(self, method: str, path: str, body: Any = None, token: str | None = None, **headers: str) -> tuple[int, Any]:
+        """Status and JSON of the answer; raises OSError where there is none."""
+        return call(self.url + path, method, body, token, seconds=30, **headers)
+
+
+@contextmanager
+def running_service(log_folder: Path, **environment: str) -> Iterator[Service]:
+    service = Service(log_folder, **environment)
+    service.start()
+    try:
+        yield service
+    finally:
+        service.stop()
