@@ -7,29 +7,18 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.urls import reverse
 
-from accounts.actions import revoke_tokens, verify_password
-from accounts.limits import LoginTries
+from accounts.actions import log_in, revoke_tokens, verify_password
 from config.log import NOBODY, current_request, record_event
 
 
 class OperatorLoginForm(AdminAuthenticationForm):
-    """Counts failures together with those of the API's log-in: the admin is no way round the limits."""
+    """Shares the API's check of credentials, so that the admin is no way around its limits."""
 
     def clean(self):
         if self.errors:  # a field is missing
             return self.cleaned_data
-        username = self.cleaned_data["username"]
-        tries = LoginTries(username)
-        tries.check()
-        try:
-            credentials = super().clean()
-        except ValidationError:
-            tries.count()
-            record_event("Invalid Login", who=username)
-            raise
-        tries.check()
-        record_event("Login", who=username)
-        return credentials
+        self.user_cache = log_in(**self.cleaned_data, begin=lambda user: user if user.is_staff else None)
+        return self.cleaned_data
 
 
 class OperatorPasswordForm(AdminPasswordChangeForm):

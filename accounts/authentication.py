@@ -11,45 +11,53 @@ from knox.settings import CONSTANTS, knox_settings
 from rest_framework.authentication import get_authorization_header
 from rest_framework.exceptions import AuthenticationFailed
 
-from accounts.models import USER_COLUMNS, read_user
+from accounts.models import USER, USER_COLUMNS, USER_TABLE, read_user
 from config.database.sql import fetch_one
 from config.log import current_request
 
 SCHEMES = ("token", "bearer")
 
-TOKEN_FIELDS = tuple(field.attname for field in AuthToken._meta.concrete_fields)
-ISSUE = """
-    INSERT INTO knox_authtoken (digest, token_key, user_id, created, expiry)
-    SELECT %(digest)s, %(token_key)s, id, %(created)s, %(expiry)s FROM auth_user
-    WHERE id = %(user_id)s AND password = %(password)s AND is_active
+TOKEN = AuthToken._meta
+TOKEN_COLUMNS = {field.attname: field.column for field in TOKEN.concrete_fields}
+ISSUE = f"""
+    INSERT INTO {TOKEN.db_table} ({", ".join(TOKEN_COLUMNS.values())})
+    SELECT {", ".join(f"%({name})s" for name in TOKEN_COLUMNS)} FROM {USER_TABLE}
+    WHERE {USER["id"]} = %(user_id)s AND {USER["password"]} = %(password)s AND {USER["is_active"]}
 """
 HOLDER = f"""
-    SELECT {USER_COLUMNS} FROM knox_authtoken t JOIN auth_user ON auth_user.id = t.user_id
-    WHERE t.digest = %(digest)s AND t.expiry > %(now)s AND auth_user.is_active
+    SELECT {USER_COLUMNS} FROM {TOKEN.db_table} t JOIN {USER_TABLE} ON {USER["id"]} = t.{TOKEN_COLUMNS["user_id"]}
+    WHERE t.{TOKEN_COLUMNS["digest"]} = %(digest)s AND t.{TOKEN_COLUMNS["expiry"]} > %(now)s AND {USER["is_active"]}
 """
 
 
 def issue_token(user: User) -> tuple[AuthToken, str] | None:
-    """A new token for the user, and its text, which is nowhere kept.
+    """Create a token for the user; return it and its text, which is not stored.
 
-    None where the password was changed or the account deactivated since `user` was read. A change of password ends all other
-    sessions: it waits for the token, or the token for it and is not made.
+    Returns None where the password was changed or the account deactivated since `user` was read. Serialized with
+    `change_password` and `deactivate` by the lock on the user's row: either the token exists first and is deleted with the
+    others, or the change is visible here and no token is created.
     """
     digest, text = get_digest_token()
     now = timezone.now()
-    values = (digest, text[: CONSTANTS.TOKEN_KEY_LENGTH], user.pk, now, now + knox_settings.TOKEN_TTL)
-    row = fetch_one(
+    token = AuthToken(
+        digest=digest,
+        token_key=text[: CONSTANTS.TOKEN_KEY_LENGTH],
+        user=user,
+        created=now,
+        expiry=now + knox_settings.TOKEN_TTL,
+    )
+    issued = fetch_one(
         ISSUE + (" FOR NO KEY UPDATE" if connection.features.has_select_for_update else "") + " RETURNING 1",
-        **dict(zip(TOKEN_FIELDS, values, strict=True)),
+        **{name: getattr(token, name) for name in TOKEN_COLUMNS},
         password=user.password,
     )
-    return row and (AuthToken(*values), text)
+    return (token, text) if issued else None
 
 
 class TokenAuthentication(KnoxAuthentication):
     """Finds a token by its digest, the primary key, together with its user.
 
-    Knox's own reads all tokens of the user on every request, and breaks on a token that is not UTF-8.
+    Knox's own class reads all tokens of the user for each request, and fails on a token that is not UTF-8.
     """
 
     def authenticate(self, request):
@@ -72,10 +80,10 @@ class TokenAuthentication(KnoxAuthentication):
 
 
 class TokenScheme(OpenApiAuthenticationExtension):
-    """How the API's description names the tokens. `Bearer`, which is read as well, is what its tools know."""
+    """How the schema describes tokens: as `Bearer`, which is accepted as well and which tools support."""
 
     target_class = TokenAuthentication
     name = "token"
 
     def get_security_definition(self, auto_schema):
-        return {"type": "http", "scheme": "bearer", "description": "The token that register or log-in gave"}
+        return {"type": "http", "scheme": "bearer", "description": "The token from register or login"}

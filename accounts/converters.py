@@ -1,5 +1,5 @@
 class UsernameConverter:
-    """A username in a path: what has a character that databases refuse is no such path, hence a 404."""
+    """A username in a path; a path with a character that databases reject is a 404."""
 
     regex = "[^/]+"
 

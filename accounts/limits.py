@@ -61,7 +61,7 @@ class Tries:
         """Raise LimitReached where no further try is let in. Writes nothing."""
         if self.counters:
             now = timezone.now()
-            self._refuse(Tally.objects.under([counter.key for counter in self.counters]), now)
+            self._refuse(Tally.objects.in_bulk([counter.key for counter in self.counters]), now)
 
     def count(self) -> None:
         """Count one try, or raise LimitReached where others used up the limit meanwhile."""

@@ -4,51 +4,42 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import connection, models
 
-from config.database.sql import fetch_all, fetch_one, in_utc
+from config.database.sql import fetch_one
 
 NO_SUCH_USER = "There is no such user."
 
-# What requests ask of a user. The other fields are deferred: read from the database when they are used.
+USER_TABLE = User._meta.db_table
+# The columns that requests need of a user. The other fields are deferred: each use of one costs a query.
 USER_FIELDS = ("id", "password", "username", "email", "is_active")  # in the order of the table
-USER_COLUMNS = ", ".join(f"auth_user.{field}" for field in USER_FIELDS)
+USER = {name: f"{USER_TABLE}.{User._meta.get_field(name).column}" for name in USER_FIELDS}
+USER_COLUMNS = ", ".join(USER.values())
 
 
 def read_user(statement: str, /, **parameters: Any) -> User | None:
     """The user whose USER_COLUMNS the statement returns, None where it returns no row."""
     row = fetch_one(statement, **parameters)
-    return row and User.from_db(connection.alias, USER_FIELDS, row)
+    return User.from_db(connection.alias, USER_FIELDS, row) if row else None
 
 
 def user_named(username: str) -> User | None:
     """The user of exactly this name, None where there is none."""
-    if not username.isprintable():  # NUL and lone surrogates, which databases refuse, stand in no name
+    if not username.isprintable():  # no name has NUL or lone surrogates, which databases reject
         return None
-    return read_user(f"SELECT {USER_COLUMNS} FROM auth_user WHERE username = %(username)s", username=username)
+    return read_user(f"SELECT {USER_COLUMNS} FROM {USER_TABLE} WHERE {USER['username']} = %(username)s", username=username)
 
 
 def require_user(user: User, field: str) -> None:
-    """Raise ValidationError, by field, where the user was deleted since they were read."""
+    """Raise ValidationError, by field, if the user was deleted since they were read."""
     if not User.objects.filter(pk=user.pk).exists():
         raise ValidationError({field: [NO_SUCH_USER]})
 
 
-class TallyQuerySet(models.QuerySet):
-    def under(self, keys: list[str]) -> dict[str, "Tally"]:
-        """Those of the tallies that there are, by key."""
-        parameters = {f"key{number}": key for number, key in enumerate(keys)}
-        placeholders = ", ".join(f"%({name})s" for name in parameters)
-        rows = fetch_all(f"SELECT key, count, ends FROM accounts_tally WHERE key IN ({placeholders})", **parameters)
-        return {key: Tally(key=key, count=count, ends=in_utc(ends)) for key, count, ends in rows}
-
-
 class Tally(models.Model):
-    """How often something happened since its window began: a failed log-in, a wrong password, a sign-up."""
+    """How many failed logins, wrong passwords or sign-ups a limit has counted since its window began."""
 
     key = models.CharField(max_length=64, primary_key=True)
     count = models.PositiveIntegerField()
     ends = models.DateTimeField(db_index=True)
-
-    objects = TallyQuerySet.as_manager()
 
     class Meta:
         verbose_name_plural = "tallies"

@@ -3,14 +3,14 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from accounts.hashers import LONGEST_PASSWORD
 from accounts.models import NO_SUCH_USER, user_named
-from config.api.fields import StringField, TextField, shown_time
+from config.api.fields import StringField, TextField
 from config.api.schema import examples
 
 LONGEST_USERNAME = 150  # auth_user's column
-LONGEST_PASSWORD = 1024
 
-# ASCII alone, so that no two names look alike; with a letter or digit, so that none is a path such as `..`.
+# ASCII only, so that no two names look alike; with a letter or digit, so that no name is a path such as `..`.
 username_is_plain = RegexValidator(
     r"^(?=.*[A-Za-z0-9])[A-Za-z0-9@.+_-]+\Z",
     "Use ASCII letters, digits and @ . + - _ only, with a letter or digit among them.",
@@ -74,11 +74,3 @@ class SessionSerializer(serializers.Serializer):
     user = UserSerializer()
     token = serializers.CharField()
     expiry = serializers.DateTimeField()
-
-    def to_representation(self, session):
-        """What the fields would show, in less time."""
-        return {
-            "user": {"username": session.user.username, "email": session.user.email},
-            "token": session.token,
-            "expiry": shown_time(session.expiry),
-        }

@@ -11,7 +11,7 @@ from config.api.views import BaseView, OpenView
 class RegisterView(OpenView):
     @extend_schema(
         operation_id="register",
-        summary="Make an account, and log in",
+        summary="Create an account",
         request=serializers.RegisterSerializer,
         responses={201: serializers.SessionSerializer, **refused(429)},
     )
@@ -25,7 +25,7 @@ class RegisterView(OpenView):
 class LoginView(OpenView):
     @extend_schema(
         operation_id="log_in",
-        summary="Log in: a new token",
+        summary="Log in",
         request=serializers.LoginSerializer,
         responses={200: serializers.SessionSerializer, **refused(429)},
     )
@@ -37,26 +37,21 @@ class LoginView(OpenView):
 
 
 class LogoutView(BaseView):
-    @extend_schema(operation_id="log_out", summary="Log out: this token is dead", request=None, responses={204: None})
+    @extend_schema(operation_id="log_out", summary="Log out", request=None, responses={204: None})
     def post(self, request):
         request.auth.delete()
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class LogoutAllView(BaseView):
-    @extend_schema(
-        operation_id="log_out_everywhere",
-        summary="Log out everywhere: every token of the user is dead",
-        request=None,
-        responses={204: None},
-    )
+    @extend_schema(operation_id="log_out_everywhere", summary="Log out everywhere", request=None, responses={204: None})
     def post(self, request):
         log_out_everywhere(request.user)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class UserView(BaseView):
-    @extend_schema(operation_id="show_account", summary="One's own account", responses=serializers.UserSerializer)
+    @extend_schema(operation_id="show_account", summary="Show your account", responses=serializers.UserSerializer)
     def get(self, request):
         return Response(serializers.UserSerializer(request.user).data)
 
@@ -64,7 +59,7 @@ class UserView(BaseView):
 class PasswordView(BaseView):
     @extend_schema(
         operation_id="change_password",
-        summary="Change the password: every other token is dead",
+        summary="Change your password",
         request=serializers.PasswordSerializer,
         responses={204: None, **refused(429)},
     )

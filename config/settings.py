@@ -92,7 +92,10 @@ STATICFILES_DIRS = [BASE_DIR / "config" / "api" / "static"]
 WHITENOISE_USE_FINDERS = True  # files come from where their packages keep them, without a collectstatic
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 
-PASSWORD_HASHERS = ["accounts.hashers.OwaspArgon2Hasher"]
+PASSWORD_HASHERS = [
+    "accounts.hashers.OwaspArgon2Hasher",
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",  # Django's default: accounts from before log in, and are renewed
+]
 AUTH_PASSWORD_VALIDATORS = [
     {
         "NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator",

@@ -13,6 +13,7 @@ from urllib.parse import quote
 from django.apps import apps
 from django.conf import settings
 from django.contrib import admin
+from django.contrib.auth.hashers import Argon2PasswordHasher, make_password
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.test import Client
@@ -22,7 +23,6 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from accounts.authentication import issue_token
-from accounts.hashers import OwaspArgon2Hasher
 from blocking.models import Block
 from config.testing.cases import PASSWORD, AdminTestCase, ApiTestCase, make_user, with_token
 from messageservice.actions import send_message
@@ -259,43 +259,45 @@ class FailedLoginTests(ApiTestCase):
     """What takes the same time does the same work; `benchmarks/proofs/login_timing.py` measures it."""
 
     def test_does_the_same_whatever_is_wrong(self):
-        User.objects.filter(pk=self.carol.pk).update(is_active=False)
+        decomposed, composed = "Zu\u0308rich geheim", "Z\u00fcrich geheim"
+        User.objects.filter(pk=self.carol.pk).update(is_active=False, password=make_password(composed))
         User.objects.create_user("hollow")  # whose password the operator made unusable
-        wrong = "x" * 100_000  # so long that it takes longer to hash
+        long = "x" * 100_000  # so long that it takes longer to hash
         attempts = {
-            "unknown name": ("nobody", wrong),
-            "wrong password": ("alice", wrong),
-            "deactivated, right password": ("carol", PASSWORD),
-            "deactivated, wrong password": ("carol", wrong),
-            "no usable password": ("hollow", wrong),
+            "unknown name": "nobody",
+            "wrong password": "alice",
+            "deactivated": "carol",  # with the right password as well
+            "no usable password": "hollow",
         }
+        for password, forms in ((long, [long]), (composed, [composed]), (decomposed, [composed, decomposed])):
+            statements = {}
+            for kind, username in attempts.items():
+                with (
+                    self.subTest(kind, password=ascii(password[:30])),
+                    CaptureQueriesContext(connection) as queries,
+                    hashed_passwords() as hashed,
+                ):
+                    response = self.client.post("/api/auth/login", {"username": username, "password": password})
 
-        statements = {}
-        for kind, (username, password) in attempts.items():
-            with CaptureQueriesContext(connection) as queries, hashed_passwords() as hashed:
-                response = self.client.post("/api/auth/login", {"username": username, "password": password})
-
-            self.assertEqual(response.status_code, 400)
-            self.assertEqual(hashed, [password], kind)
-            statements[kind] = [re.sub(r"'[^']*'|[0-9]+", "…", query["sql"]) for query in queries]
-
-        for kind, seen in statements.items():
-            self.assertEqual(seen, statements["unknown name"], kind)
+                    self.assertEqual(response.status_code, 400)
+                    self.assertEqual(hashed, forms)
+                    statements[kind] = [re.sub(r"'[^']*'|[0-9]+", "…", query["sql"]) for query in queries]
+                    self.assertEqual(statements[kind], statements["unknown name"])
 
 
 @contextmanager
 def hashed_passwords() -> Iterator[list[str]]:
-    """The passwords that are hashed in the block, to be stored or to be compared."""
+    """What is hashed in the block, to be stored or to be compared, in whatever form."""
     hashed = []
     with ExitStack() as stack:
         for name in ("encode", "verify"):
-            original = getattr(OwaspArgon2Hasher, name)
+            original = getattr(Argon2PasswordHasher, name)
 
             def noted(hasher, password, other, original=original):
                 hashed.append(password)
                 return original(hasher, password, other)
 
-            stack.enter_context(mock.patch.object(OwaspArgon2Hasher, name, noted))
+            stack.enter_context(mock.patch.object(Argon2PasswordHasher, name, noted))
         yield hashed
 
 
