@@ -5,7 +5,7 @@ from rest_framework import serializers
 
 from accounts.hashers import LONGEST_PASSWORD
 from accounts.models import NO_SUCH_USER, user_named
-from config.api.fields import StringField, TextField
+from config.api.fields import TextField
 from config.api.schema import examples
 
 LONGEST_USERNAME = 150  # auth_user's column
@@ -47,20 +47,20 @@ class UserSerializer(serializers.Serializer):
 @examples(request={"username": "alice", "password": "a long secret", "email": "alice@example.com"})
 class RegisterSerializer(serializers.Serializer):
     username = TextField(max_length=LONGEST_USERNAME, validators=[username_is_plain])
-    password = StringField(max_length=LONGEST_PASSWORD)
+    password = TextField(max_length=LONGEST_PASSWORD, trim_whitespace=False)
     email = serializers.EmailField(max_length=254, allow_blank=True, required=False)
 
 
 @examples(request={"username": "alice", "password": "a long secret"})
 class LoginSerializer(serializers.Serializer):
     username = TextField()
-    password = StringField()
+    password = TextField(trim_whitespace=False)
 
 
 @examples(request={"current_password": "a long secret", "new_password": "a longer secret"})
 class PasswordSerializer(serializers.Serializer):
-    current_password = StringField()
-    new_password = StringField(max_length=LONGEST_PASSWORD)
+    current_password = TextField(trim_whitespace=False)
+    new_password = TextField(max_length=LONGEST_PASSWORD, trim_whitespace=False)
 
 
 @examples(

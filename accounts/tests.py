@@ -443,7 +443,7 @@ class OpenPathTests(ApiTestCase):
                     response = self.client.post(f"{path}?{parameters}", {"username": "alice", "password": PASSWORD})
 
                     self.assertEqual(response.status_code, 400)
-                    self.assertEqual(response.json(), {name: ["There is no such parameter here."]})
+                    self.assertEqual(response.json(), {name: ["Unknown parameter."]})
         self.assertEqual(self.events(), [])
 
     def test_refuse_a_body_that_is_no_object(self):
@@ -517,7 +517,7 @@ class LogoutTests(ApiTestCase):
         response = client.post("/api/auth/logout?all=true")
 
         self.assertEqual(response.status_code, 400)
-        self.assertEqual(response.json(), {"all": ["There is no such parameter here."]})
+        self.assertEqual(response.json(), {"all": ["Unknown parameter."]})
         self.assertEqual(client.get("/api/message").status_code, 200)
 
     def test_answers_post_alone(self):
@@ -576,7 +576,7 @@ class LogoutAllTests(ApiTestCase):
         response = client.post("/api/auth/logoutall?user=alice")
 
         self.assertEqual(response.status_code, 400)
-        self.assertEqual(response.json(), {"user": ["There is no such parameter here."]})
+        self.assertEqual(response.json(), {"user": ["Unknown parameter."]})
         self.assertEqual(client.get("/api/message").status_code, 200)
 
     def test_answers_post_alone(self):
@@ -620,7 +620,7 @@ class UserTests(ApiTestCase):
         response = self.as_user(self.alice).get("/api/auth/user?username=bob")
 
         self.assertEqual(response.status_code, 400)
-        self.assertEqual(response.json(), {"username": ["There is no such parameter here."]})
+        self.assertEqual(response.json(), {"username": ["Unknown parameter."]})
 
     def test_answers_get_alone(self):
         client = self.as_user(self.alice)
@@ -802,7 +802,7 @@ class PasswordTests(ApiTestCase):
 
         response = self.alices_client.post("/api/auth/password?user=alice", fields)
 
-        self.assert_refused(response, {"user": ["There is no such parameter here."]})
+        self.assert_refused(response, {"user": ["Unknown parameter."]})
 
     def test_answers_post_alone(self):
         for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE"):

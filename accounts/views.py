@@ -4,7 +4,7 @@ from rest_framework.response import Response
 
 from accounts import serializers
 from accounts.actions import change_password, log_in, log_out_everywhere, register
-from config.api.schema import refused
+from config.api.schema import error_responses
 from config.api.views import BaseView, OpenView
 
 
@@ -13,7 +13,7 @@ class RegisterView(OpenView):
         operation_id="register",
         summary="Create an account",
         request=serializers.RegisterSerializer,
-        responses={201: serializers.SessionSerializer, **refused(429)},
+        responses={201: serializers.SessionSerializer, **error_responses(429)},
     )
     def post(self, request):
         serializer = serializers.RegisterSerializer(data=request.data)
@@ -27,7 +27,7 @@ class LoginView(OpenView):
         operation_id="log_in",
         summary="Log in",
         request=serializers.LoginSerializer,
-        responses={200: serializers.SessionSerializer, **refused(429)},
+        responses={200: serializers.SessionSerializer, **error_responses(429)},
     )
     def post(self, request):
         serializer = serializers.LoginSerializer(data=request.data)
@@ -61,7 +61,7 @@ class PasswordView(BaseView):
         operation_id="change_password",
         summary="Change your password",
         request=serializers.PasswordSerializer,
-        responses={204: None, **refused(429)},
+        responses={204: None, **error_responses(429)},
     )
     def post(self, request):
         serializer = serializers.PasswordSerializer(data=request.data)

@@ -103,7 +103,7 @@ class BlockTests(ApiTestCase):
     def test_refuses_a_url_parameter(self):
         response = self.as_user(self.alice).post("/api/block?blocked=bob", {"blocked": "bob"})
 
-        self.assert_refused(response, {"blocked": ["There is no such parameter here."]})
+        self.assert_refused(response, {"blocked": ["Unknown parameter."]})
 
     def test_refuses_without_a_token(self):
         response = self.client.post("/api/block", {"blocked": "bob"})
@@ -240,7 +240,7 @@ class BlockListTests(ApiTestCase):
                 self.assertEqual(response.json(), {"detail": "Invalid page."})
 
     def test_refuses_a_wrong_url_parameter(self):
-        unknown, size = ["There is no such parameter here."], ["Must be a whole number from 1 to 100."]
+        unknown, size = ["Unknown parameter."], ["Must be a whole number from 1 to 100."]
         wrong = {
             "blocked=bob": {"blocked": unknown},
             "before=5": {"before": unknown},
@@ -248,8 +248,8 @@ class BlockListTests(ApiTestCase):
             "page_size=0": {"page_size": size},
             "page_size=101": {"page_size": size},
             "page_size=x": {"page_size": size},
-            "page=": {"page": ["This parameter is empty."]},
-            "page=1&page=1": {"page": ["This parameter is given more than once."]},
+            "page=": {"page": ["This parameter may not be empty."]},
+            "page=1&page=1": {"page": ["Give this parameter only once."]},
         }
         for query, errors in wrong.items():
             with self.subTest(query):
@@ -366,7 +366,7 @@ class UnblockTests(ApiTestCase):
         response = self.unblock("bob?blocked=bob")
 
         self.assertEqual(response.status_code, 400)
-        self.assertEqual(response.json(), {"blocked": ["There is no such parameter here."]})
+        self.assertEqual(response.json(), {"blocked": ["Unknown parameter."]})
         self.assert_still_blocked()
 
     def test_refuses_without_a_token(self):

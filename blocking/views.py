@@ -5,7 +5,7 @@ from blocking.actions import block_user, unblock_user
 from blocking.models import Block
 from blocking.serializers import BlockSerializer
 from config.api.pagination import PagePagination
-from config.api.schema import refused
+from config.api.schema import error_responses
 from config.api.views import BaseView
 
 
@@ -30,7 +30,7 @@ class BlockListView(BaseView, ListCreateAPIView):
         operation_id="unblock_user",
         summary="Let a user write to one again",
         parameters=[OpenApiParameter("username", str, OpenApiParameter.PATH)],
-        responses={204: None, **refused(404)},
+        responses={204: None, **error_responses(404)},
     )
 )
 class BlockView(BaseView, DestroyAPIView):

@@ -1,7 +1,7 @@
-"""The three logs, and what is known of the request that a line belongs to.
+"""The three logs, and the request that a log line is about.
 
-A line is one JSON object: what a client sends can neither forge a second line nor split its own. The settings import this
-module, so it uses the standard library alone.
+A line is one JSON object in ASCII, so nothing that a client sends can split it or forge another. The settings import this
+module, so it uses only the standard library.
 """
 
 import json
@@ -13,19 +13,20 @@ import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from logging.handlers import WatchedFileHandler
 
 requests_log = logging.getLogger("requests")
 activity_log = logging.getLogger("activity")
 debug_log = logging.getLogger("debug")
 
 NOBODY = "-"
-LONGEST_NAME = 150  # characters
-SANE_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+MAX_NAME = 150  # characters
+REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 @dataclass(slots=True)
 class RequestContext:
-    """What stands on every log line of one request."""
+    """What the log lines of a request say about it."""
 
     id: str = NOBODY
     method: str = NOBODY
@@ -33,13 +34,17 @@ class RequestContext:
     address: str = NOBODY
     user: str = NOBODY
 
+    def fields(self) -> dict[str, str]:
+        """The fields that requests.log and debug.log have in common."""
+        return {"request_id": self.id, "method": self.method, "path": self.path, "user": self.user}
+
 
 _context: ContextVar[RequestContext] = ContextVar("request_context")
 
 
 def request_id(proposed: str | None) -> str:
-    """The id that the client proposes when it is sane, else a fresh one."""
-    return proposed if proposed and SANE_REQUEST_ID.fullmatch(proposed) else uuid.uuid4().hex
+    """The id that the client proposes if it is well-formed, otherwise a new one."""
+    return proposed if proposed and REQUEST_ID.fullmatch(proposed) else uuid.uuid4().hex
 
 
 def begin_request(context: RequestContext) -> None:
@@ -47,124 +52,64 @@ def begin_request(context: RequestContext) -> None:
 
 
 def current_request() -> RequestContext:
-    """The request that this thread is answering; outside of one, a context of `-` throughout."""
+    """The request that this thread is handling. Outside of requests all fields are `-`."""
     return _context.get(None) or RequestContext()
 
 
 def record_request(status: int, milliseconds: float) -> None:
     """Write the current request's line of requests.log."""
     request = current_request()
-    requests_log.info(
-        "request",
-        extra={
-            "fields": {
-                "request_id": request.id,
-                "method": request.method,
-                "path": request.path,
-                "status": status,
-                "milliseconds": round(milliseconds, 1),
-                "user": request.user,
-                "address": request.address,
-            }
-        },
-    )
+    line = {**request.fields(), "status": status, "milliseconds": round(milliseconds, 1), "address": request.address}
+    requests_log.info(line)
 
 
 def record_event(event: str, *, who: str, whom: str = NOBODY) -> None:
-    """Write a line of activity.log: user `who` did `event`, to user `whom` where it has an object.
-
-    A name that somebody tries to log in with may be a megabyte long; what no name can be is cut off.
-    """
+    """Write a line of activity.log: `who` is the user who acted, `whom` the user that it was done to."""
     request = current_request()
-    activity_log.info(
-        "event",
-        extra={
-            "fields": {
-                "request_id": request.id,
-                "event": event,
-                "who": who[:LONGEST_NAME],
-                "whom": whom,
-                "address": request.address,
-            }
-        },
-    )
+    who = who[:MAX_NAME]  # the name in a login attempt can be as long as a body
+    activity_log.info({"request_id": request.id, "event": event, "who": who, "whom": whom, "address": request.address})
 
 
 def record_error(error: BaseException) -> None:
-    """Write an unforeseen error, with its whole traceback, to debug.log."""
-    request = current_request()
-    debug_log.debug(
-        "error",
-        extra={
-            "fields": {
-                "level": "DEBUG",
-                "request_id": request.id,
-                "method": request.method,
-                "path": request.path,
-                "user": request.user,
-                "traceback": _traceback(error),
-            }
-        },
-    )
+    """Write an unexpected error, with its whole traceback, to debug.log."""
+    debug_log.debug({"level": "DEBUG", **current_request().fields(), "traceback": _traceback(error)})
 
 
 def _traceback(error: BaseException) -> str:
-    """The whole traceback, less the rows, message content and all, that PostgreSQL quotes in the detail of an error."""
-    lines = "".join(traceback.format_exception(error))
+    """The whole traceback, without the row, message content included, that PostgreSQL quotes in the detail of an error."""
+    text = "".join(traceback.format_exception(error))
     cause: BaseException | None = error
     while cause is not None:
         detail = getattr(getattr(cause, "diag", None), "message_detail", None)
         if detail:
-            lines = lines.replace(detail, "…")
+            text = text.replace(detail, "…")
         cause = cause.__cause__ or cause.__context__
-    return lines
+    return text
 
 
 class JsonFormatter(logging.Formatter):
-    """The time, then the record's `fields`, as one JSON object in ASCII."""
+    """Formats a record whose message is a dictionary as one JSON object in ASCII that begins with the time."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC)
-        return json.dumps({"time": f"{time:%Y-%m-%dT%H:%M:%S.%fZ}", **record.fields})
+        return json.dumps({"time": f"{time:%Y-%m-%dT%H:%M:%S.%fZ}", **record.msg})
 
 
-class AppendHandler(logging.Handler):
-    """Appends each record to a file in one write, so that processes sharing the file never tear each other's lines.
+class AppendHandler(WatchedFileHandler):
+    """Appends each line to a file in one write, so that processes which share the file never mix their lines.
 
-    The file is looked up by name for each record and opened anew when another has taken its place: rotation is left to
-    logrotate. Python's own rotating handler loses lines when several processes write.
+    logrotate renames the file; the next line then goes to a new one.
     """
 
-    def __init__(self, filename: str) -> None:
-        super().__init__()
-        self.filename = filename
-        self._descriptor: int | None = None
-        self._identity: tuple[int, int] | None = None
+    def _open(self):
+        return open(self.baseFilename, "ab", buffering=0, opener=lambda path, flags: os.open(path, flags, 0o640))
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            os.write(self._open(), f"{self.format(record)}\n".encode())
-        except Exception:  # a full disk must not refuse the request that is being logged
+            self.reopenIfNeeded()
+            if self.stream is None:
+                self.stream = self._open()
+                self._statstream()
+            self.stream.write(f"{self.format(record)}\n".encode())
+        except Exception:  # the request that is being logged must succeed on a full disk
             self.handleError(record)
-
-    def close(self) -> None:
-        with self.lock:
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-                self._descriptor = None
-        super().close()
-
-    def _open(self) -> int:
-        if self._descriptor is not None:
-            try:
-                named = os.stat(self.filename)
-            except FileNotFoundError:
-                named = None
-            if named is not None and (named.st_dev, named.st_ino) == self._identity:
-                return self._descriptor
-            os.close(self._descriptor)
-            self._descriptor = None
-        self._descriptor = os.open(self.filename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
-        opened = os.fstat(self._descriptor)
-        self._identity = (opened.st_dev, opened.st_ino)
-        return self._descriptor

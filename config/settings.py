@@ -51,7 +51,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "corsheaders.middleware.CorsMiddleware",
-    "config.api.middleware.IntakeMiddleware",
+    "config.api.middleware.BodyLimitMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -130,7 +130,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Users write to each other by username, read their past messages, and block who bothers them.",
     "VERSION": "1.0.0",
     "SERVERS": [{"url": "/", "description": "This service"}],
-    "POSTPROCESSING_HOOKS": ["config.api.schema.add_error_shapes"],
+    "POSTPROCESSING_HOOKS": ["config.api.schema.add_error_schemas"],
     "COMPONENT_SPLIT_REQUEST": True,
     "SORT_OPERATIONS": False,  # as in the urls: register comes before log-out, sending before reading
     "TAGS": [
@@ -175,7 +175,8 @@ SILENCED_SYSTEM_CHECKS = [
 
 
 def _log_file(name: str) -> dict[str, str]:
-    return {"()": "config.log.AppendHandler", "filename": str(LOG_DIR / f"{name}.log"), "formatter": "json"}
+    file = str(LOG_DIR / f"{name}.log")
+    return {"()": "config.log.AppendHandler", "filename": file, "delay": True, "formatter": "json"}
 
 
 LOGGING = {

@@ -98,6 +98,11 @@ class ForgeryTests(ApiTestCase):
         self.assertEqual((raw.count(b"\n"), raw.count(b"\r")), (1, 0))
         self.assertEqual(self.events(), [("Invalid Login", NASTY, "-")])
 
+    def test_name_longer_than_any_is_cut(self):
+        self.client.post("/api/auth/login", {"username": "a" * 150 + "b" * 10_000, "password": "wrong"})
+
+        self.assertEqual(self.events(), [("Invalid Login", "a" * 150, "-")])
+
     def test_line_of_an_event_has_exactly_its_fields(self):
         self.as_user(self.alice).post("/api/block", {"blocked": "bob"}, headers={"x-request-id": "the-id"})
 
@@ -182,7 +187,7 @@ logger = logging.getLogger("writer")
 logger.addHandler(handler)
 sys.stdin.read()
 for number in range(int(sys.argv[3])):
-    logger.warning("line", extra={"fields": {"writer": sys.argv[2], "number": number, "padding": "é" * (number % 2_000)}})
+    logger.warning({"writer": sys.argv[2], "number": number, "padding": "é" * (number % 2_000)})
 """
 
     def test_processes_lose_and_tear_no_line_while_files_are_rotated(self):

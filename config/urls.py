@@ -20,4 +20,4 @@ urlpatterns = [
     re_path("", endpoints.NotFoundView.as_view()),
 ]
 
-handler400 = handler403 = handler404 = "config.api.errors.error_view"
+handler400 = handler403 = handler404 = "config.api.errors.error_response"

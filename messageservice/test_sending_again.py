@@ -9,7 +9,7 @@ from config.testing.cases import ApiTestCase, ConcurrentTestCase
 from messageservice.models import Message
 from messageservice.testing import MessageAssertions, shown
 
-USED_BEFORE = {"detail": "This Idempotency-Key was used before, for another message."}
+USED_BEFORE = {"detail": "This Idempotency-Key was already used for another message. Use a new key."}
 SENT = ("Successful Message", "alice", "bob")
 
 

@@ -9,7 +9,7 @@ from rest_framework.generics import ListAPIView, RetrieveAPIView
 from rest_framework.response import Response
 
 from config.api.pagination import PageOrCursorPagination, PagePagination
-from config.api.schema import refused
+from config.api.schema import error_responses
 from config.api.views import BaseView
 from messageservice.actions import mark_read, send_message
 from messageservice.filters import ConversationFilter, ListingFilterBackend, MailboxFilter, ReceivedFilter, SentFilter
@@ -47,7 +47,7 @@ def idempotency_key(request):
             ),
         ],
         request=SendSerializer,
-        responses={201: MessageSerializer, **refused(403, 422, 429)},
+        responses={201: MessageSerializer, **error_responses(403, 422, 429)},
     ),
 )
 class MailboxView(BaseView, ListAPIView):
@@ -97,7 +97,7 @@ class ReceivedView(BaseView, ListAPIView):
     get=extend_schema(
         operation_id="show_message",
         summary="One message that one sent or received",
-        responses={200: MessageSerializer, **refused(404)},
+        responses={200: MessageSerializer, **error_responses(404)},
     )
 )
 class MessageView(BaseView, RetrieveAPIView):
@@ -137,7 +137,7 @@ class ReadView(BaseView):
         operation_id="mark_conversation_read",
         summary="Mark as read what a user sent one, up to and with a message",
         parameters=[OpenApiParameter("username", str, OpenApiParameter.PATH)],
-        responses={200: ReadSerializer, **refused(404)},
+        responses={200: ReadSerializer, **error_responses(404)},
     )
     def post(self, request, username):
         conversation = self.get_object()

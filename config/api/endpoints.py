@@ -1,7 +1,6 @@
 """The endpoints that belong to no app."""
 
 from functools import cache
-from typing import Any
 
 from django.db import connection
 from django.http import HttpResponse
@@ -11,13 +10,18 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import exceptions
 from rest_framework.response import Response
 
+from config.api.schema import object_schema
 from config.api.views import OpenView
 
-HEALTHY = {"type": "object", "properties": {"status": {"type": "string", "enum": ["ok"]}}, "required": ["status"]}
+HEALTHY = object_schema(status={"type": "string", "enum": ["ok"]})
+DOCS_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 class HealthView(OpenView):
-    @extend_schema(operation_id="check_health", summary="Whether this process runs", responses={200: HEALTHY})
+    @extend_schema(operation_id="check_health", summary="Check that the process runs", responses={200: HEALTHY})
     def get(self, request):
         return Response({"status": "ok"})
 
@@ -31,33 +35,28 @@ class ReadinessView(OpenView):
 
 
 @cache
-def description() -> dict[str, Any]:
-    """The OpenAPI description of the service; made once, as it depends on the code alone."""
+def schema() -> dict:
+    """The OpenAPI schema of the service; made once, because it depends on nothing but the code."""
     return SchemaGenerator().get_schema(request=None, public=True)
 
 
+@extend_schema(exclude=True)
 class SchemaView(OpenView):
-    @extend_schema(exclude=True)
     def get(self, request):
-        return Response(description())
+        return Response(schema())
 
 
+@extend_schema(exclude=True)
 class DocsView(OpenView):
-    """The page alone is HTML; what is refused is JSON, as everywhere."""
+    """The only HTML page under /api; its errors are JSON too."""
 
-    POLICY = (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-
-    @extend_schema(exclude=True)
     def get(self, request):
-        return HttpResponse(render_to_string("docs.html"), headers={"Content-Security-Policy": self.POLICY})
+        return HttpResponse(render_to_string("docs.html"), headers={"Content-Security-Policy": DOCS_POLICY})
 
 
 @extend_schema(exclude=True)
 class NotFoundView(OpenView):
-    """Every path that no other route knows: with DEBUG on, Django would answer with a page of its own."""
+    """Every path without a route of its own. With DEBUG on, Django would respond with an HTML page."""
 
     def initial(self, request, *args, **kwargs):
         raise exceptions.NotFound

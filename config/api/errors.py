@@ -1,15 +1,8 @@
-"""Every error as JSON: what the views raise, and what breaks before or beside them."""
+"""Turns every error into a JSON response, whether a view raised it or something before the view."""
 
-from django.core.exceptions import (
-    DisallowedHost,
-    PermissionDenied,
-    RequestDataTooBig,
-    SuspiciousOperation,
-    TooManyFieldsSent,
-    TooManyFilesSent,
-    ValidationError,
-)
-from django.db import InterfaceError, InternalError, OperationalError, connection
+from django.conf import settings
+from django.core import exceptions as django_exceptions
+from django.db import InterfaceError, OperationalError, connection
 from django.http import Http404, HttpRequest, JsonResponse
 from django.http.multipartparser import MultiPartParserError
 from django.http.request import UnreadablePostError
@@ -22,76 +15,55 @@ from rest_framework.views import exception_handler as framework_handler
 from config.api.exceptions import KeyUsedBefore, LimitReached
 from config.log import record_error
 
-
-class TooLarge(exceptions.APIException):
-    status_code = 413
-    default_detail = "The body is larger than 1 MiB."
-
-
-class Unprocessable(exceptions.APIException):
-    status_code = 422
-    default_detail = "This Idempotency-Key was used before, for another message."
-
-
-class Unforeseen(exceptions.APIException):
-    status_code = 500
-    default_detail = "Something went wrong"
-
-
-class DatabaseAway(Unforeseen):
-    status_code = 503
-    wait = 5  # seconds; the framework's handler turns it into Retry-After
+BODY_LIMIT = f"{settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 2**20} MiB"
 
 
 def exception_handler(error: Exception, context: dict) -> Response:
-    """The framework's EXCEPTION_HANDLER: `error` as an answer, never as a raised 500."""
+    """The framework's EXCEPTION_HANDLER. It has a response for every error, so the framework never raises one again."""
     return framework_handler(_as_api_exception(error), context)
 
 
-def error_response(error: Exception) -> JsonResponse:
-    """`error` as an answer where no view of the framework is there to give it."""
-    answer = exception_handler(error, {})
-    response = JsonResponse(answer.data, status=answer.status_code)
-    if "Retry-After" in answer:
-        response["Retry-After"] = answer["Retry-After"]
-    return response
-
-
-def error_view(request: HttpRequest, exception: Exception) -> JsonResponse:
-    """Django's handler400, 403 and 404."""
-    return error_response(exception)
+def error_response(request: HttpRequest, exception: Exception) -> JsonResponse:
+    """The response to an error outside the framework's views; also Django's handler400, handler403 and handler404."""
+    response = exception_handler(exception, {})
+    headers = {"Retry-After": response["Retry-After"]} if "Retry-After" in response else {}
+    return JsonResponse(response.data, status=response.status_code, headers=headers)
 
 
 def _as_api_exception(error: Exception) -> Exception:
     match error:
-        case ValidationError(error_dict=_):
+        case exceptions.APIException() | django_exceptions.PermissionDenied():
+            return error
+        case Http404():
+            return exceptions.NotFound()
+        case django_exceptions.ValidationError(error_dict=_):
             return exceptions.ValidationError(error.message_dict)
-        case ValidationError():
+        case django_exceptions.ValidationError():
             return exceptions.ValidationError({api_settings.NON_FIELD_ERRORS_KEY: error.messages})
-        case RequestDataTooBig():
-            return TooLarge()
-        case DisallowedHost():
-            return exceptions.ParseError("The Host header names no host of this service.")
-        case TooManyFieldsSent() | TooManyFilesSent():
-            return exceptions.ParseError("Too many fields.")
-        case SuspiciousOperation() | MultiPartParserError():
-            return exceptions.ParseError("The request cannot be read.")
         case LimitReached():
             return exceptions.Throttled(error.wait)
         case KeyUsedBefore():
-            return Unprocessable()
+            return _api_exception(422, "This Idempotency-Key was already used for another message. Use a new key.")
+        case django_exceptions.RequestDataTooBig():
+            return _api_exception(413, f"The body is larger than {BODY_LIMIT}.")
+        case django_exceptions.DisallowedHost():
+            return exceptions.ParseError("Host not allowed; add it to ALLOWED_HOSTS.")
+        case django_exceptions.TooManyFieldsSent() | django_exceptions.TooManyFilesSent():
+            return exceptions.ParseError("Too many fields.")
         case UnreadablePostError():
-            return exceptions.ParseError("The body could not be read to its end.")
-        case InternalError(__cause__=ReadOnlySqlTransaction()):
-            record_error(error)
-            connection.close()  # it leads to a primary that was demoted, a new one to its successor
-            return DatabaseAway()
-        case OperationalError() | InterfaceError():
-            record_error(error)
-            return DatabaseAway()
-        case Http404():
-            return exceptions.NotFound()
-        case exceptions.APIException() | PermissionDenied():
-            return error
+            return exceptions.ParseError("The body is incomplete.")
+        case django_exceptions.SuspiciousOperation() | MultiPartParserError():
+            return exceptions.ParseError("Malformed request.")
     record_error(error)
-    return Unforeseen()
+    if isinstance(error.__cause__, ReadOnlySqlTransaction):
+        connection.close()  # to a server that is no longer the primary
+    elif not isinstance(error, OperationalError | InterfaceError):
+        return _api_exception(500, "Something went wrong")
+    return _api_exception(503, "Something went wrong", wait=5)
+
+
+def _api_exception(status: int, detail: str, wait: int | None = None) -> exceptions.APIException:
+    """An exception that the framework's handler turns into this status, with `wait` as its Retry-After in seconds."""
+    error = exceptions.APIException(detail)
+    error.status_code, error.wait = status, wait
+    return error

@@ -1,11 +1,11 @@
-"""Refusals that Django has no exception for; `config/api/errors.py` gives each its status."""
+"""Errors that Django has no exception for; `config/api/errors.py` gives each its status."""
 
 import math
 from datetime import datetime
 
 
 class LimitReached(Exception):
-    """Too many tries: 429, until `ends`."""
+    """Too many attempts: 429 until `ends`."""
 
     def __init__(self, *, ends: datetime, now: datetime) -> None:
         super().__init__(ends)
@@ -13,4 +13,4 @@ class LimitReached(Exception):
 
 
 class KeyUsedBefore(Exception):
-    """An Idempotency-Key that stands for another message: 422."""
+    """An Idempotency-Key that was used for another message: 422."""

@@ -2,36 +2,33 @@
 
 import re
 import time
-from collections.abc import Callable
 
 from django.conf import settings
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
+from django.utils.deprecation import MiddlewareMixin
 
 from config.api.errors import error_response
 from config.log import NOBODY, RequestContext, begin_request, record_request, request_id
 
-WITH_PORT = re.compile(r"^(?:\[([^]]*)\](?::\d+)?|([^:]*):\d+)$")  # as some proxies write an address
+WITH_PORT = re.compile(r"^(?:\[([^]]*)\](?::\d+)?|([^:]*):\d+)$")  # some proxies add the port to an address
 
 
 def client_address(peer: str, forwarded_for: str) -> str:
-    """The address of the client: the peer's, or the one that the first of TRUSTED_PROXIES proxies wrote down.
+    """The address of the client: the peer's, or the address that the first of TRUSTED_PROXIES proxies recorded.
 
-    Each proxy appends its own peer to X-Forwarded-For, so what stands further left was written by the client itself.
+    Each proxy appends its own peer to X-Forwarded-For, so everything further left was written by the client itself.
     """
     chain = [WITH_PORT.sub(r"\1\2", address.strip()) for address in forwarded_for.split(",") if address.strip()]
     chain.append(peer or NOBODY)
     return chain[max(0, len(chain) - 1 - settings.TRUSTED_PROXIES)]
 
 
-class RequestMiddleware:
+class RequestMiddleware(MiddlewareMixin):
     """Gives each request its id and writes its line of requests.log. The outermost middleware."""
 
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        self.get_response = get_response
-
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        began = time.perf_counter()
+        started = time.perf_counter()
         context = RequestContext(
             id=request_id(request.headers.get("X-Request-ID")),
             method=request.method,
@@ -42,23 +39,22 @@ class RequestMiddleware:
 
         try:
             response = self.get_response(request)
-        except Exception as error:  # what breaks in another middleware, let through by DEBUG_PROPAGATE_EXCEPTIONS
-            response = error_response(error)
+        except Exception as error:  # raised by another middleware; DEBUG_PROPAGATE_EXCEPTIONS lets it through
+            response = error_response(request, error)
 
         response.headers["X-Request-ID"] = context.id
         if not response.streaming:
-            _describe_body(request, response)
-        _protect(response)
-        record_request(response.status_code, (time.perf_counter() - began) * 1000)
+            _set_content_headers(request, response)
+        _set_security_headers(response)
+        record_request(response.status_code, (time.perf_counter() - started) * 1000)
         return response
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse:
-        """What a view beside the framework's raises: JSON as well, with DEBUG on or off."""
-        return error_response(error)
+        """The response to what a view outside the framework raises, whether DEBUG is on or off."""
+        return error_response(request, error)
 
 
-def _describe_body(request: HttpRequest, response: HttpResponse) -> None:
-    """Set the headers that tell of the body; a HEAD gets them alone."""
+def _set_content_headers(request: HttpRequest, response: HttpResponse) -> None:
     if response.status_code != 204:
         response.headers.setdefault("Content-Length", str(len(response.content)))
     if not response.content:
@@ -67,26 +63,22 @@ def _describe_body(request: HttpRequest, response: HttpResponse) -> None:
         response.content = b""
 
 
-def _protect(response: HttpResponse) -> None:
-    """Set the headers that tell a browser what it must not do with the answer."""
-    if response.headers.get("Content-Type", "").startswith("text/html"):  # the docs page has a policy of its own
+def _set_security_headers(response: HttpResponse) -> None:
+    if response.headers.get("Content-Type", "").startswith("text/html"):  # the docs page sets its own policy
         response.headers.setdefault("Content-Security-Policy", settings.ADMIN_POLICY)
     for name, value in settings.ANSWER_HEADERS.items():
         response.headers.setdefault(name, value)
 
 
-class IntakeMiddleware:
-    """Reads the body whole, and refuses what no view may see: a foreign host, a body too large or cut short."""
+class BodyLimitMiddleware(MiddlewareMixin):
+    """Reads the whole body. Rejects a host that is not allowed, and a body that is too large or incomplete."""
 
-    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
-        self.get_response = get_response
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
+    def process_request(self, request: HttpRequest) -> HttpResponse | None:
         try:
             request.get_host()
-            declared = request.META.get("CONTENT_LENGTH") or "0"
-            if not declared.isdecimal() or len(request.body) < int(declared):
-                raise UnreadablePostError  # half a form would be read as a whole one
+            length = request.META.get("CONTENT_LENGTH") or "0"
+            if not length.isdecimal() or len(request.body) < int(length):
+                raise UnreadablePostError  # half a form can look like a whole one
         except (SuspiciousOperation, UnreadablePostError) as error:
-            return error_response(error)
-        return self.get_response(request)
+            return error_response(request, error)
+        return None

@@ -1,7 +1,6 @@
-"""Reads bodies. All three parsers give a plain dictionary, so that a missing field is missing in each of them."""
+"""Parsers for request bodies. Each returns a plain dictionary, so that a missing field is missing in all of them."""
 
 import io
-import json
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -9,6 +8,7 @@ from django.conf import settings
 from django.utils.http import parse_header_parameters
 from rest_framework import parsers
 from rest_framework.exceptions import ParseError
+from rest_framework.utils import json
 
 
 def read_text(stream: io.BufferedIOBase) -> str:
@@ -20,15 +20,11 @@ def read_text(stream: io.BufferedIOBase) -> str:
 
 def parse_json(text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text)
     except RecursionError:
         raise ParseError("The body is nested too deeply.") from None
     except ValueError as error:
         raise ParseError(f"The body is not JSON: {error}.") from None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON value")
 
 
 class JSONParser(parsers.JSONParser):
@@ -37,32 +33,24 @@ class JSONParser(parsers.JSONParser):
 
 
 class FormParser(parsers.FormParser):
-    """Reads forms, and the JSON that `curl -d '{…}'` sends under a form's media type."""
+    """Reads forms, and the JSON that `curl -d '{…}'` labels as a form."""
 
     def parse(self, stream, media_type=None, parser_context=None):
         text = read_text(stream)
         if text.lstrip().startswith("{"):
             return parse_json(text)
+        limit = settings.DATA_UPLOAD_MAX_NUMBER_FIELDS
         try:
-            return dict(
-                parse_qsl(
-                    text,
-                    keep_blank_values=True,
-                    errors="strict",
-                    max_num_fields=settings.DATA_UPLOAD_MAX_NUMBER_FIELDS,
-                )
-            )
-        except UnicodeDecodeError:
-            raise ParseError("The form is not UTF-8.") from None
-        except ValueError:
-            raise ParseError("Too many fields.") from None
+            return dict(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=limit))
+        except ValueError as error:
+            raise ParseError(f"The form cannot be read: {error}.") from None
 
 
 class MultiPartParser(parsers.MultiPartParser):
     def parse(self, stream, media_type=None, parser_context=None):
-        text = read_text(stream)  # the framework's parser would replace what is not UTF-8 in silence
+        text = read_text(stream)  # DRF's parser replaces bytes that are not UTF-8
         parsed = super().parse(io.BytesIO(text.encode()), media_type, {**parser_context, "encoding": "utf-8"})
         _, parameters = parse_header_parameters(media_type)
-        if f"\n--{parameters['boundary']}--" not in f"\n{text}":  # the framework's parser takes half a part for a whole one
-            raise ParseError("The form ends amidst a part.")
+        if f"\n--{parameters['boundary']}--" not in f"\n{text}":  # DRF's parser accepts a part that was cut short
+            raise ParseError("The form is incomplete.")
         return parsers.DataAndFiles(parsed.data.dict(), parsed.files.dict())

@@ -283,7 +283,7 @@ class GatewayTests(ConcurrentTestCase):
             with self.subTest(media_type=media_type):
                 status, refusal = self.call(body, extra={"CONTENT_TYPE": media_type, "CONTENT_LENGTH": str(len(body) + 1)})
 
-                self.assertEqual((status, refusal), (400, {"detail": "The body could not be read to its end."}))
+                self.assertEqual((status, refusal), (400, {"detail": "The body is incomplete."}))
                 self.assertFalse(User.objects.filter(username="dave").exists())
 
     def test_charset_that_is_no_text_encoding(self):
@@ -295,7 +295,7 @@ class GatewayTests(ConcurrentTestCase):
                 refused_status, refusal = self.call(b"{}", extra={**environ, "QUERY_STRING": "a=%41"})
 
                 self.assertEqual((status, answer["user"]["username"]), (201, f"dave{number}"))
-                self.assertEqual((refused_status, refusal), (400, {"a": ["There is no such parameter here."]}))
+                self.assertEqual((refused_status, refusal), (400, {"a": ["Unknown parameter."]}))
 
     def test_media_type_with_an_encoded_parameter(self):
         for encoding in ("utf-8", "hex", "idna", "nonsense"):

@@ -76,7 +76,7 @@ class DocsTests(ApiTestCase):
         unknown = self.client.get("/api/docs?page=1")
         wrong_method = self.client.post("/api/docs")
 
-        self.assertEqual((unknown.status_code, unknown.json()), (400, {"page": ["There is no such parameter here."]}))
+        self.assertEqual((unknown.status_code, unknown.json()), (400, {"page": ["Unknown parameter."]}))
         self.assertEqual((wrong_method.status_code, wrong_method.json()), (405, {"detail": 'Method "POST" not allowed.'}))
 
 

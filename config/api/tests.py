@@ -100,7 +100,7 @@ class WrongMethodTests(ApiTestCase):
 
 
 class ForeignHostTests(ApiTestCase):
-    REFUSAL = {"detail": "The Host header names no host of this service."}
+    REFUSAL = {"detail": "Host not allowed; add it to ALLOWED_HOSTS."}
 
     def test_is_refused_on_every_path_with_and_without_debug(self):
         hosts = ("evil.example", "localhost.evil.example", "localhost:port", "a b", "[::1", "", "é")
@@ -334,7 +334,7 @@ class AnswerTests(ApiTestCase):
         response = self.as_user(self.alice).get("/api/message?format=json")
 
         self.assertEqual(response.status_code, 400)
-        self.assertEqual(response.json(), {"format": ["There is no such parameter here."]})
+        self.assertEqual(response.json(), {"format": ["Unknown parameter."]})
 
     def test_head_is_get_without_the_body(self):
         client = self.as_user(self.alice)

@@ -1,4 +1,4 @@
-"""The views that all endpoints are built on."""
+"""The base views of all endpoints."""
 
 from rest_framework.exceptions import ValidationError
 from rest_framework.generics import GenericAPIView
@@ -14,7 +14,7 @@ class AlwaysJSON(DefaultContentNegotiation):
 
 
 class BaseView(GenericAPIView):
-    """Rejects a URL parameter that is unknown, empty or given twice: a typo must never show an unfiltered list."""
+    """Rejects a URL parameter that is unknown, empty or repeated: a typo must never return an unfiltered list."""
 
     content_negotiation_class = AlwaysJSON
 
@@ -23,26 +23,25 @@ class BaseView(GenericAPIView):
         if not hasattr(self, request.method.lower()):
             return  # a 405 follows
         known = self.known_parameters() if request.method in ("GET", "HEAD") else ()
-        wrong = {}
+        errors = {}
         for name, values in request.query_params.lists():
             if name not in known:
-                wrong[name] = ["There is no such parameter here."]
+                errors[name] = ["Unknown parameter."]
             elif len(values) > 1:
-                wrong[name] = ["This parameter is given more than once."]
+                errors[name] = ["Give this parameter only once."]
             elif not values[0]:
-                wrong[name] = ["This parameter is empty."]
-        if wrong:
-            raise ValidationError(wrong)
+                errors[name] = ["This parameter may not be empty."]
+        if errors:
+            raise ValidationError(errors)
 
     def options(self, request, *args, **kwargs):
-        """The `Allow` header alone: the schema is the description."""
+        """Only the `Allow` header: the schema describes the endpoint."""
         return Response()
 
     def known_parameters(self) -> set[str]:
-        """The parameters of the view's filters and of its pages."""
+        """The names of the view's filters and of its paginator's parameters."""
         filterset = getattr(self, "filterset_class", None)
-        paginator = self.paginator
-        return {*(filterset.base_filters if filterset else ()), *(paginator.parameters if paginator else ())}
+        return {*(filterset.base_filters if filterset else ()), *(self.paginator.parameters if self.paginator else ())}
 
 
 class OpenView(BaseView):

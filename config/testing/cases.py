@@ -42,8 +42,8 @@ class ApiTestMixin:
         self.log_folder = Path(folder.name)
         for name in LOGS:
             handler = logging.getLogger(name).handlers[0]
-            self.addCleanup(setattr, handler, "filename", handler.filename)
-            handler.filename = str(self.log_folder / f"{name}.log")
+            self.addCleanup(setattr, handler, "baseFilename", handler.baseFilename)
+            handler.baseFilename = str(self.log_folder / f"{name}.log")
 
     def __getstate__(self):
         """What of the case can go to the parent process with a failed subtest; Django forgets its clients."""
