@@ -1,4 +1,4 @@
-"""How many queries each call costs, whatever there is in the database: nobody makes one slower without noticing."""
+"""The query counts of the API. They must not grow with the rows in the database."""
 
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ DATE = f"date={DAY:%Y-%m-%d}"
 
 
 class Call(NamedTuple):
-    """A request of alice's; `{first}`, `{middle}`, `{last}` in its path and body are ids of messages between her and bob."""
+    """A request of alice; `{first}`, `{middle}` and `{last}` in its path and body are ids of her messages with bob."""
 
     method: str
     path: str
@@ -36,24 +36,24 @@ CALLS = (
     Call("get", "/readyz", 1),
     Call("get", "/api/schema", 0),
     Call("get", "/api/docs", 0),
-    # Signing up, which looks at no token: the tally; counting in it, which is five; user, token, and two around the whole.
+    # Register reads no token: the tally; counting in it takes five; user, token, and savepoint and release around them.
     Call("post", "/api/auth/register", 10, 201, {"username": "dave", "password": PASSWORD}),
     Call("post", "/api/auth/register", 10, 400, {"username": "bob", "password": PASSWORD}),
-    # Logging in, which looks at no token: the tallies, the user; right: the tallies again, the new token.
+    # Login reads no token: the tallies, the user; with the right password the tallies again, the new token.
     Call("post", "/api/auth/login", 4, 200, {"username": "alice", "password": PASSWORD}),
-    # Wrong: counting in three tallies, which is seven; as many for a name that nobody has.
+    # With a wrong password: counting in three tallies takes seven; the same for an unknown name.
     Call("post", "/api/auth/login", 9, 400, {"username": "alice", "password": "wrong"}),
     Call("post", "/api/auth/login", 9, 400, {"username": "nobody", "password": PASSWORD}),
-    # From here on the first is for the token.
+    # From here on the first query reads the token.
     Call("post", "/api/auth/logout", 2, 204),
     Call("post", "/api/auth/logoutall", 2, 204),
     Call("get", "/api/auth/user", 1),
-    # The tally, before and after the check; password and tokens, and two around them. Wrong: counting in the tally.
+    # The tally, before and after the check; password and tokens, and two around them. Wrong password: counting in the tally.
     Call("post", "/api/auth/password", 7, 204, {"current_password": PASSWORD, "new_password": "another long secret"}),
     Call("post", "/api/auth/password", 7, 400, {"current_password": "wrong", "new_password": "another long secret"}),
-    # Sending: the token, the receiver, both mailboxes with the block, and two around what is stored.
-    send("newcomer", 7 + QUERIES_TO_STORE),  # whose mailbox is made, and both locked then
-    send("stranger", 5 + QUERIES_TO_STORE),  # who has a mailbox, but no conversation with her
+    # Send: the token, the receiver, both mailboxes with the block, and two around what is stored.
+    send("newcomer", 7 + QUERIES_TO_STORE),  # creates the receiver's mailbox, then locks both
+    send("stranger", 5 + QUERIES_TO_STORE),  # has a mailbox, but no conversation with alice
     send("bob", 5 + QUERIES_TO_STORE),
     send("alice", 5 + QUERIES_TO_STORE),
     send("bob", 6 + QUERIES_TO_STORE, key="new"),
@@ -61,7 +61,7 @@ CALLS = (
     send("stranger", 7, 422, key="used"),
     send("blocker", 6, 403),
     send("nobody", 2, 400),
-    # Lists: the token, and one statement for rows and count, or for rows and what stands around them.
+    # Lists: the token, and one statement for the rows and the count, or for the rows and whether there are more.
     *(
         Call("get", f"{path}{query}", 2)
         for path in ("/api/message", "/api/message/sent", "/api/message/received")
@@ -76,7 +76,7 @@ CALLS = (
             f"?{DATE}&after={{first}}",
         )
     ),
-    *(  # and one for the user named
+    *(  # and one for the user in the filter
         Call("get", f"{path}=bob{query}", 3)
         for path in ("/api/message?user", "/api/message/sent?receiver", "/api/message/received?sender")
         for query in (
@@ -92,6 +92,7 @@ CALLS = (
     Call("get", "/api/message/received?unread=true", 2),
     Call("get", "/api/message/received?unread=false", 2),
     Call("get", "/api/message/received?unread=true&page=2&page_size=1", 2),
+    Call("get", "/api/message/received?unread=true&sender=bob", 3),
     Call("get", "/api/message/received?unread=true&before={last}", 2),
     Call("get", "/api/message/received?unread=true&after={first}", 2),
     Call("get", f"/api/message/received?unread=true&{DATE}", 2),
@@ -104,14 +105,14 @@ CALLS = (
     Call("get", "/api/conversation?unread=true", 2),
     Call("get", "/api/conversation?unread=true&page=2&page_size=1", 2),
     Call("get", "/api/conversation?unread=false", 2),
-    # Reading: the token, the conversation, the mailbox, the message; three to mark and count, one to look, two around them.
+    # Mark as read: token, conversation, mailbox, message; three to mark and count, one to read the count, two around them.
     Call("post", "/api/conversation/bob/read", 10, 200, {"up_to": "{last}"}),
-    Call("post", "/api/conversation/bob/read", 10, 200, {"up_to": "{first}"}),  # which leaves nothing to mark
+    Call("post", "/api/conversation/bob/read", 10, 200, {"up_to": "{first}"}),  # nothing is left to mark
     Call("post", "/api/conversation/bob/read", 7, 400, {"up_to": str(2**63 - 1)}),
     Call("post", "/api/conversation/stranger/read", 2, 404, {"up_to": "{last}"}),
     Call("get", "/api/block", 3),  # the token, the rows, the count
     Call("get", "/api/block?page=2&page_size=1", 3),
-    # The token, the user, the block, and two around it; where it stands already three, and the user once more.
+    # The token, the user, the block, and two around it; if already blocked three, and the user once more.
     Call("post", "/api/block", 5, 201, {"blocked": "bob"}),
     Call("post", "/api/block", 7, 400, {"blocked": "partner0"}),
     Call("delete", "/api/block/partner0", 3, 204),
@@ -131,7 +132,7 @@ class QueryTests(ApiTestCase):
         Block.objects.create(blocker=blocker, blocked=self.alice)
 
     def fill(self, rows: int) -> None:
-        """That many more of whatever alice has: messages in all directions, conversations, blocks, tokens."""
+        """Add rows to everything that alice has: messages in both directions, conversations, blocks, tokens."""
         for _ in range(rows):
             partner = make_user(f"partner{Block.objects.of(self.alice).count()}")
             stored(partner, self.alice, created=DAY)
@@ -158,7 +159,7 @@ class QueryTests(ApiTestCase):
                         response = self.make(call)
 
                     self.assertEqual(response.status_code, call.status, response.content)
-                    transaction.set_rollback(True)  # so that each call finds what was filled in
+                    transaction.set_rollback(True)  # so that each request finds the same rows
 
     def test_no_call_is_left_out(self):
         served = {

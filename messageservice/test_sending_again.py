@@ -208,14 +208,6 @@ class SendingAgainTests(SendingAgainAssertions, ApiTestCase):
         for user in (self.alice, self.bob):
             self.assertEqual(self.as_user(user).get(response["Location"]).json(), response.json())
 
-    def test_costs_the_same_however_many_messages_there_are(self):
-        self.send(self.client, "key")
-        for number in (0, 30):
-            for position in range(number):
-                self.send(self.client, f"key-{position}")
-            with self.assertNumQueries(6):
-                self.assertEqual(self.send(self.client, "key").status_code, 201)
-
 
 class SendingAgainAtOnceTests(SendingAgainAssertions, ConcurrentTestCase):
     def sending(self, key: str, content: str = "hi"):
