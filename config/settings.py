@@ -127,17 +127,17 @@ REST_FRAMEWORK = {
 
 SPECTACULAR_SETTINGS = {
     "TITLE": "Offline Messaging API",
-    "DESCRIPTION": "Users write to each other by username, read their past messages, and block who bothers them.",
+    "DESCRIPTION": "Users write to each other by username, read their past messages, and block anyone who bothers them.",
     "VERSION": "1.0.0",
     "SERVERS": [{"url": "/", "description": "This service"}],
     "POSTPROCESSING_HOOKS": ["config.api.schema.add_error_schemas"],
     "COMPONENT_SPLIT_REQUEST": True,
     "SORT_OPERATIONS": False,  # as in the urls: register comes before log-out, sending before reading
     "TAGS": [
-        {"name": "accounts", "description": "Register, log in and out, and one's own account"},
+        {"name": "accounts", "description": "Register, log in, log out, and manage your account"},
         {"name": "messages", "description": "Send and read messages"},
-        {"name": "blocking", "description": "Keep others from writing to one"},
-        {"name": "service", "description": "How the service is"},
+        {"name": "blocking", "description": "Block and unblock users"},
+        {"name": "service", "description": "Check that the service runs"},
     ],
 }
 

@@ -1,7 +1,7 @@
-"""Makes the Postman collection from the API's description: `make postman`.
+"""Makes the Postman collection from the API's schema: `make postman`.
 
-The collection runs from top to bottom, as a new user would go about it: the users of the examples, alice and bob, get names
-of their own in every run, and register and log-in store the token that all other calls send.
+The collection runs from top to bottom, in the order in which a new user would send the requests. The users of the examples,
+alice and bob, get new names in every run. Register and login store the token that all other requests send.
 """
 
 import json
@@ -40,7 +40,7 @@ pm.sendRequest({
 });"""
 KEEP_SESSION = 'pm.collectionVariables.set("token", pm.response.json().token);'
 KEEP_MESSAGE = 'pm.collectionVariables.set("message", pm.response.json().id);'
-LOG_IN_ANEW = """\
+LOG_IN_AGAIN = """\
 pm.sendRequest({
   url: pm.variables.get("baseUrl") + "/api/auth/login",
   method: "POST",
@@ -48,7 +48,7 @@ pm.sendRequest({
   body: {mode: "raw", raw: JSON.stringify({username: pm.collectionVariables.get("user"), password: "a longer secret"})},
 }, (error, response) => pm.collectionVariables.set("token", response.json().token));"""
 AFTER = {"register": KEEP_SESSION, "log_in": KEEP_SESSION, "send_message": KEEP_MESSAGE}
-BEFORE = {"register": NEW_NAMES, "log_out_everywhere": LOG_IN_ANEW}
+BEFORE = {"register": NEW_NAMES, "log_out_everywhere": LOG_IN_AGAIN}
 
 
 def script(event: str, code: str) -> dict:
@@ -56,7 +56,7 @@ def script(event: str, code: str) -> dict:
 
 
 def with_variables(value):
-    """An example's value with its users and its message named by the collection's variables."""
+    """The value of an example with variables of the collection in place of its users and its message id."""
     if isinstance(value, dict):
         return {key: "{{message}}" if key == "up_to" else with_variables(inner) for key, inner in value.items()}
     return VARIABLES.get(value, value) if isinstance(value, str) else value
@@ -65,7 +65,7 @@ def with_variables(value):
 def item(path: str, method: str, operation: dict) -> dict:
     name = operation["operationId"]
     status = next(status for status in operation["responses"] if status.startswith("2"))
-    test = f'pm.test("{name} answers {status}", () => pm.response.to.have.status({status}));'
+    test = f'pm.test("{name} returns {status}", () => pm.response.to.have.status({status}));'
     path = path.replace("{username}", "{{partner}}").replace("{id}", "{{message}}")
     request = {
         "method": method.upper(),
@@ -94,7 +94,7 @@ def collection(description: dict) -> dict:
         for method, operation in methods.items()
     }
     if set(operations) != set(JOURNEY):
-        sys.exit(f"JOURNEY and the description differ in {sorted(set(operations) ^ set(JOURNEY))}.")
+        sys.exit(f"JOURNEY and the schema differ in {sorted(set(operations) ^ set(JOURNEY))}.")
     return {
         "info": {
             "name": description["info"]["title"],

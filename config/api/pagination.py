@@ -48,7 +48,7 @@ class PagePagination(pagination.BasePagination):
     """Pages of a Listing, by number."""
 
     parameters = {
-        "page": ("The page number; 1 is the newest page", {"minimum": 1}),
+        "page": ("The page number, from 1", {"minimum": 1}),
         "page_size": ("Rows per page", {"minimum": 1, "maximum": MAX_PAGE_SIZE, "default": DEFAULT_PAGE_SIZE}),
     }
 
