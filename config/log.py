@@ -75,15 +75,14 @@ def record_error(error: BaseException) -> None:
     debug_log.debug({"level": "DEBUG", **current_request().fields(), "traceback": _traceback(error)})
 
 
-def _traceback(error: BaseException) -> str:
+def _traceback(error: BaseException | None) -> str:
     """The whole traceback, without the row, message content included, that PostgreSQL quotes in the detail of an error."""
     text = "".join(traceback.format_exception(error))
-    cause: BaseException | None = error
-    while cause is not None:
-        detail = getattr(getattr(cause, "diag", None), "message_detail", None)
+    while error is not None:
+        detail = getattr(getattr(error, "diag", None), "message_detail", None)
         if detail:
             text = text.replace(detail, "…")
-        cause = cause.__cause__ or cause.__context__
+        error = error.__cause__ or error.__context__
     return text
 
 

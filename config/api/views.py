@@ -2,21 +2,16 @@
 
 from rest_framework.exceptions import ValidationError
 from rest_framework.generics import GenericAPIView
-from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.response import Response
-
-
-class AlwaysJSON(DefaultContentNegotiation):
-    """Responses are JSON, whatever `Accept` says."""
-
-    def select_renderer(self, request, renderers, format_suffix=None):
-        return renderers[0], renderers[0].media_type
 
 
 class BaseView(GenericAPIView):
     """Rejects a URL parameter that is unknown, empty or repeated: a typo must never return an unfiltered list."""
 
-    content_negotiation_class = AlwaysJSON
+    def perform_content_negotiation(self, request, force=False):
+        """Respond with JSON, whatever `Accept` says."""
+        [renderer] = self.get_renderers()
+        return renderer, renderer.media_type
 
     def initial(self, request, *args, **kwargs):
         super().initial(request, *args, **kwargs)
