@@ -48,7 +48,7 @@ def register(*, username: str, password: str, email: str = "") -> Session:
     _set_password(user, password, field="password")
     try:
         with transaction.atomic():
-            tries.count()
+            tries.record()
             user.save()
             session = open_session(user)
     except IntegrityError:  # the unique indexes on the name as written and in lower case
@@ -70,7 +70,7 @@ def log_in(*, username: str, password: str, begin: Callable[[User], Any] = open_
         tries.check()
         begun = begin(user)
     if begun is None:
-        tries.count()
+        tries.record()
         record_event("Invalid Login", who=username)
         raise ValidationError("Incorrect credentials")
     record_event("Login", who=user.username)
@@ -103,7 +103,7 @@ def verify_password(user: User, password: str) -> bool:
     tries = password_tries(user)
     tries.check()
     if not check_password(user, password):
-        tries.count()
+        tries.record()
         return False
     tries.check()
     return True

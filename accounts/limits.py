@@ -1,18 +1,17 @@
-"""Limits on trying: tallies in the database, so that they hold across all worker processes and nodes.
+"""Limits on attempts, counted in the database, so that they hold across all worker processes and nodes.
 
-A tally counts what failed (or, of sign-ups, what was done) from the first time on, for the seconds of its limit. A try that
-succeeds reads the tallies and writes nothing. Whether one is let in is decided after its password was checked: of many tries
-at the same moment no more are answered than one after the other would be, and guessing in parallel gains nothing.
+A tally counts failures (or accounts made, for sign-ups) from the first on, for the seconds of its limit. A good log-in reads
+tallies and writes nothing.
 
-Who can lock out whom: nobody locks a name out at an address that did not fail for it. Failures for a name from one address
-count against that pair. Failures for a name from many addresses together (LIMIT_LOGIN_NAME) leave each address its first
-try, so that a flood of guesses cannot keep the owner out, and guessers need a fresh address for each guess. Failures from an
-address for any name (LIMIT_LOGIN_ADDRESS) do close that address: who shares it with a guesser waits with them.
+Nobody can close a name to an address that has had no failed log-ins for it:
+- Failures for a name from one address close the name to that address (LIMIT_LOGIN).
+- Failures for a name from all addresses together (LIMIT_LOGIN_NAME) close it to each address that has failed for it, so the
+  owner gets in from elsewhere, and guessers need a fresh address for each guess.
+- Failures from one address for any name close the address (LIMIT_LOGIN_ADDRESS), also to others who share it.
 """
 
 import hashlib
 import ipaddress
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -28,80 +27,73 @@ from config.log import current_request
 
 
 @dataclass(frozen=True, slots=True)
-class Counter:
-    """What one tally counts, and how far."""
+class Bucket:
+    """The key of a tally, and the limit that it counts towards."""
 
     limit: Limit
     key: str
 
 
-def counter(limit: Limit | None, *subject: str) -> Counter | None:
-    """The counter for a subject; None where its limit is off."""
-    return limit and Counter(limit, hashlib.sha256(repr(subject).encode()).hexdigest())
+def bucket(limit: Limit | None, *subject: str) -> Bucket | None:
+    """The bucket of a subject; None where its limit is off."""
+    if limit is None:
+        return None
+    return Bucket(limit, hashlib.sha256(repr(subject).encode()).hexdigest())
 
 
 def client_network() -> str:
-    """The address that the request came from; of IPv6 the /64, as one client has all of it."""
+    """The address that the request came from; for IPv6 its /64, as one client has all of it."""
     address = current_request().address
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return address
-    parsed = getattr(parsed, "ipv4_mapped", None) or parsed  # as a socket for both versions writes the address of IPv4
+    parsed = getattr(parsed, "ipv4_mapped", None) or parsed  # IPv4, as a socket for both versions writes it
     return str(ipaddress.ip_network((parsed, 64), strict=False) if parsed.version == 6 else parsed)
 
 
 class Tries:
-    """The tries of one subject, counted by each of its counters."""
+    """The attempts of one subject, counted in each of its buckets."""
 
-    def __init__(self, *counters: Counter | None) -> None:
-        self.counters = sorted(filter(None, counters), key=lambda counter: counter.key)
+    def __init__(self, *buckets: Bucket | None) -> None:
+        self.buckets = [bucket for bucket in buckets if bucket is not None]
 
     def check(self) -> None:
-        """Raise LimitReached where no further try is let in. Writes nothing."""
-        if self.counters:
-            now = timezone.now()
-            self._refuse(Tally.objects.in_bulk([counter.key for counter in self.counters]), now)
+        """Raise LimitReached if no further attempt is allowed.
 
-    def count(self) -> None:
-        """Count one try, or raise LimitReached where others used up the limit meanwhile."""
-        while not self._counted():
-            pass  # a purge took away an old tally just before it was locked
+        Called before and after a password is hashed, so that parallel guesses get no more answers than sequential ones.
+        """
+        self._check(Tally.objects.in_bulk([bucket.key for bucket in self.buckets]), timezone.now())
 
-    def _counted(self) -> bool:
-        now = timezone.now()
-        fresh = [Tally(key=counter.key, count=0, ends=self._window(counter, now)) for counter in self.counters]
+    def record(self) -> None:
+        """Count one attempt, or raise LimitReached if others have reached the limit since it was checked."""
         with transaction.atomic():
-            Tally.objects.bulk_create(fresh, ignore_conflicts=True)
-            tallies = Tally.objects.select_for_update().order_by("key").in_bulk([tally.key for tally in fresh])
-            if len(tallies) < len(fresh):
-                transaction.set_rollback(True)  # releases the others: who makes one while it holds another may deadlock
-                return False
-            self._refuse(tallies, now)
-            for counter in self.counters:
-                tally = tallies[counter.key]
+            # Created and then locked in one order, so that no two requests wait for each other.
+            new = [Tally(key=bucket.key, count=0, ends=timezone.now()) for bucket in self.buckets]
+            Tally.objects.bulk_create(new, ignore_conflicts=True)
+            locked = Tally.objects.select_for_update().order_by("key").in_bulk([tally.key for tally in new])
+            now = timezone.now()
+            self._check(locked, now)
+            tallies = [locked.get(tally.key, tally) for tally in new]  # a purge may have deleted an old one just now
+            for bucket, tally in zip(self.buckets, tallies, strict=True):
                 if tally.ends <= now:
-                    tally.count, tally.ends = 0, self._window(counter, now)
+                    tally.count, tally.ends = 0, now + timedelta(seconds=bucket.limit.seconds)
                 tally.count += 1
-                tally.save()
-        return True
+            Tally.objects.bulk_create(tallies, update_conflicts=True, unique_fields=["key"], update_fields=["count", "ends"])
 
-    def closed_until(self, tallies: dict[str, Tally]) -> Iterable[datetime]:
-        """When each of the windows ends that let no further try in."""
-        for counter in self.counters:
-            tally = tallies.get(counter.key)
-            if tally and tally.count >= counter.limit.count:
-                yield tally.ends
+    def _check(self, tallies: dict[str, Tally], now: datetime) -> None:
+        full = {}
+        for bucket in self.buckets:
+            tally = tallies.get(bucket.key)
+            if tally and tally.ends > now and tally.count >= bucket.limit.count:
+                full[bucket] = tally.ends
+        closed_until = self.closed_until(full)
+        if closed_until:
+            raise LimitReached(ends=max(closed_until), now=now)
 
-    def _refuse(self, tallies: dict[str, Tally], now: datetime) -> None:
-        running = {key: tally for key, tally in tallies.items() if tally.count and tally.ends > now}  # 0 where made just now
-        ends = max(self.closed_until(running), default=None)
-        if ends:
-            raise LimitReached(ends=ends, now=now)
-
-    @staticmethod
-    def _window(counter: Counter, now: datetime) -> datetime:
-        return now + timedelta(seconds=counter.limit.seconds)
+    def closed_until(self, full: dict[Bucket, datetime]) -> list[datetime]:
+        """The ends of the windows that allow no further attempt; `full` holds the end for each bucket at its limit."""
+        return [*full.values()]
 
 
 class LoginTries(Tries):
@@ -109,28 +101,29 @@ class LoginTries(Tries):
 
     def __init__(self, username: str) -> None:
         address = client_network()
-        # The limit of the name alone needs to know as well who failed for it.
-        self.pair = counter(settings.LIMIT_LOGIN or settings.LIMIT_LOGIN_NAME, "log-in", username, address)
-        self.name = counter(settings.LIMIT_LOGIN_NAME, "log-in to", username)
-        super().__init__(self.pair, self.name, counter(settings.LIMIT_LOGIN_ADDRESS, "log-in from", address))
+        self.name = bucket(settings.LIMIT_LOGIN_NAME, "log-in to", username)
+        self.first = None
+        if self.name is not None:
+            seconds = (settings.LIMIT_LOGIN or settings.LIMIT_LOGIN_NAME).seconds
+            self.first = bucket(Limit(1, seconds), "first log-in", username, address)
+        super().__init__(
+            bucket(settings.LIMIT_LOGIN, "log-in", username, address),
+            bucket(settings.LIMIT_LOGIN_ADDRESS, "log-in from", address),
+            self.name,
+            self.first,
+        )
 
-    def closed_until(self, tallies):
-        """The name's window closes to those alone who failed for the name themselves."""
-        for counter in self.counters:
-            tally = tallies.get(counter.key)
-            if tally is None or tally.count < counter.limit.count:
-                continue
-            if counter != self.name:
-                yield tally.ends
-            elif self.pair.key in tallies:
-                yield min(tally.ends, tallies[self.pair.key].ends)
+    def closed_until(self, full):
+        """The name's limit and the address's first failure allow no further attempt together, not alone."""
+        both = [full.pop(bucket) for bucket in (self.name, self.first) if bucket in full]
+        return [*full.values(), *([min(both)] if len(both) == 2 else [])]
 
 
 def password_tries(user: User) -> Tries:
-    """Wrong current passwords of a user who changes theirs."""
-    return Tries(counter(settings.LIMIT_PASSWORD, "password", str(user.pk)))
+    """Wrong current passwords of a user."""
+    return Tries(bucket(settings.LIMIT_PASSWORD, "password", str(user.pk)))
 
 
 def signup_tries() -> Tries:
     """Accounts made from an address."""
-    return Tries(counter(settings.LIMIT_SIGNUP, "sign-up", client_network()))
+    return Tries(bucket(settings.LIMIT_SIGNUP, "sign-up", client_network()))

@@ -1,12 +1,15 @@
 import json
 import random
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from unittest.mock import ANY, patch
 
 from django.contrib.auth.models import User
-from django.test import override_settings
+from django.db import connection, transaction
+from django.test import override_settings, skipUnlessDBFeature
 from rest_framework.test import APIClient
 
 from accounts.hashers import OwaspArgon2Hasher
@@ -483,6 +486,13 @@ class LimitsAtOnceTests(ConcurrentTestCase):
     def log_in(self, username, password):
         return APIClient().post("/api/auth/login", {"username": username, "password": password}).status_code
 
+    def somebody_waits(self) -> bool:
+        """Whether another session waits for a lock of this transaction."""
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_stat_clear_snapshot()")
+            cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))")
+            return cursor.fetchone() != (0,)
+
     @only(LIMIT_LOGIN=FIVE_AN_HOUR, LIMIT_LOGIN_ADDRESS=Limit(100, 60), LIMIT_LOGIN_NAME=Limit(100, 60))
     def test_wrong_log_ins(self):
         statuses = self.at_once(*[partial(self.log_in, "alice", WRONG)] * 50)
@@ -525,6 +535,24 @@ class LimitsAtOnceTests(ConcurrentTestCase):
         responses = self.at_once(*[partial(client.post, "/api/auth/password", fields)] * 20)
 
         self.assertEqual(Counter(response.status_code for response in responses), {400: 5, 429: 15})
+
+    @skipUnlessDBFeature("has_select_for_update_skip_locked")
+    def test_wrong_log_ins_lock_tallies_in_the_order_of_their_keys(self):
+        """In different orders, two would wait for each other; the second holds the tallies before the one it waits for."""
+        self.log_in("alice", WRONG)
+        tallies = list(Tally.objects.order_by("-key"))
+        Tally.objects.all().delete()
+        Tally.objects.bulk_create(tallies)  # stored in another order than that of the keys
+        *after, locked, _ = [tally.key for tally in tallies]
+
+        with ThreadPoolExecutor() as pool, transaction.atomic():
+            Tally.objects.select_for_update().get(key=locked)
+            second = pool.submit(self.at_once, partial(self.log_in, "alice", WRONG))
+            while not second.done() and not self.somebody_waits():
+                time.sleep(0.01)
+            free = Tally.objects.select_for_update(skip_locked=True).values_list("key", flat=True)
+            self.assertCountEqual(free, [*after, locked])
+        self.assertEqual(second.result(), [400])
 
     @only(LIMIT_SIGNUP=FIVE_AN_HOUR)
     def test_sign_ups(self):

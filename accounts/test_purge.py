@@ -1,19 +1,20 @@
 from datetime import timedelta
+from functools import partial
 from io import StringIO
 from unittest.mock import patch
 
 from django.core.management import call_command
+from django.db import transaction
+from django.test import skipUnlessDBFeature
 from django.utils import timezone
 
 from accounts.authentication import AuthToken, issue_token
-from accounts.limits import Counter, Tries
 from accounts.management.commands import purge
 from accounts.models import Tally
-from config.environment import Limit
-from config.testing.cases import ApiTestCase
+from config.testing.cases import ApiTestCase, ConcurrentTestCase
 
 
-class PurgeTests(ApiTestCase):
+class PurgeMixin:
     def setUp(self):
         super().setUp()
         self.now = timezone.now()
@@ -23,6 +24,8 @@ class PurgeTests(ApiTestCase):
         call_command("purge", stdout=out)
         return out.getvalue()
 
+
+class PurgeTests(PurgeMixin, ApiTestCase):
     def make_token(self, expiry):
         token, _ = issue_token(self.alice)
         AuthToken.objects.filter(pk=token.pk).update(expiry=expiry)
@@ -30,11 +33,11 @@ class PurgeTests(ApiTestCase):
 
     def test_deletes_expired_tokens(self):
         self.make_token(self.now - timedelta(seconds=1))
-        lives = [self.make_token(self.now + timedelta(minutes=1)), self.make_token(None)]
+        live = [self.make_token(self.now + timedelta(minutes=1)), self.make_token(None)]
 
         out = self.purge()
 
-        self.assertCountEqual(AuthToken.objects.all(), lives)
+        self.assertCountEqual(AuthToken.objects.all(), live)
         self.assertEqual(out, "Deleted: expired tokens 1, limit records 0\n")
 
     def test_deletes_tallies_whose_window_is_over(self):
@@ -55,17 +58,20 @@ class PurgeTests(ApiTestCase):
         self.assertFalse(Tally.objects.exists())
         self.assertEqual(out, "Deleted: expired tokens 0, limit records 5\n")
 
-    def test_a_failure_counts_whose_tally_is_purged_meanwhile(self):
-        Tally.objects.create(key="over", count=3, ends=self.now - timedelta(seconds=1))
-        make, purge_then = Tally.objects.bulk_create, iter([self.purge])
+    def test_loses_no_failure_that_is_counted_at_the_same_moment(self):
+        client = self.as_user(self.alice)
+        change = partial(client.post, "/api/auth/password", {"current_password": "wrong", "new_password": "a new secret"})
+        change()
+        Tally.objects.update(ends=self.now)
+        create, purges = Tally.objects.bulk_create, iter([self.purge])
 
-        def make_then_purge(*arguments, **options):
-            make(*arguments, **options)
-            for purge_once in purge_then:
+        def create_then_purge(*arguments, **options):
+            create(*arguments, **options)
+            for purge_once in purges:
                 purge_once()
 
-        with patch.object(Tally.objects, "bulk_create", make_then_purge):
-            Tries(Counter(Limit(10, 60), "over")).count()
+        with patch.object(Tally.objects, "bulk_create", create_then_purge):
+            self.assertEqual(change().status_code, 400)
 
         self.assertEqual(Tally.objects.get().count, 1)
 
@@ -74,3 +80,16 @@ class PurgeTests(ApiTestCase):
         self.purge()
 
         self.assertEqual(self.purge(), "Deleted: expired tokens 0, limit records 0\n")
+
+
+class PurgeAtOnceTests(PurgeMixin, ConcurrentTestCase):
+    @skipUnlessDBFeature("has_select_for_update_skip_locked")
+    def test_leaves_what_another_transaction_has_locked(self):
+        Tally.objects.bulk_create(Tally(key=key, count=1, ends=self.now) for key in ("free", "locked"))
+
+        with transaction.atomic():
+            Tally.objects.select_for_update().get(key="locked")
+            [out] = self.at_once(self.purge)
+
+        self.assertEqual(Tally.objects.get().key, "locked")
+        self.assertEqual(out, "Deleted: expired tokens 0, limit records 1\n")

@@ -41,9 +41,9 @@ CALLS = (
     Call("post", "/api/auth/register", 10, 400, {"username": "bob", "password": PASSWORD}),
     # Login reads no token: the tallies, the user; with the right password the tallies again, the new token.
     Call("post", "/api/auth/login", 4, 200, {"username": "alice", "password": PASSWORD}),
-    # With a wrong password: counting in three tallies takes seven; the same for an unknown name.
-    Call("post", "/api/auth/login", 9, 400, {"username": "alice", "password": "wrong"}),
-    Call("post", "/api/auth/login", 9, 400, {"username": "nobody", "password": PASSWORD}),
+    # With a wrong password: counting in four tallies takes five; the same for an unknown name.
+    Call("post", "/api/auth/login", 7, 400, {"username": "alice", "password": "wrong"}),
+    Call("post", "/api/auth/login", 7, 400, {"username": "nobody", "password": PASSWORD}),
     # From here on the first query reads the token.
     Call("post", "/api/auth/logout", 2, 204),
     Call("post", "/api/auth/logoutall", 2, 204),
