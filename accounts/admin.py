@@ -18,8 +18,25 @@ from accounts.serializers import username_is_plain
 admin.site.unregister([User, AuthToken])
 
 
+class ListedFiltersMixin:
+    def lookup_allowed(self, lookup, value, request=None):
+        """Refuse in URLs what the list shows no filter for: it could find out a digest letter by letter, or scan a table."""
+        return lookup.removesuffix("__exact") in self.list_filter
+
+
+class ViewOnlyAdmin(ListedFiltersMixin, admin.ModelAdmin):
+    def has_add_permission(self, request):
+        return False
+
+    def has_change_permission(self, request, obj=None):
+        return False
+
+    def has_delete_permission(self, request, obj=None):
+        return False
+
+
 class PasswordLink(ReadOnlyPasswordHashWidget):
-    """The link to set a password, without the parts of the hash that Django shows beside it."""
+    """The link to set a password, without the parts of the hash that Django shows."""
 
     def get_context(self, name, value, attrs):
         return {**super().get_context(name, value, attrs), "summary": []}
@@ -39,30 +56,27 @@ class SetPasswordForm(AdminPasswordChangeForm):
     @transaction.atomic
     def save(self, commit=True):
         user = super().save(commit)
-        revoke_tokens(user)  # whoever got in with the old password is out
+        revoke_tokens(user)
         return user
 
 
 @admin.register(User)
-class AccountAdmin(UserAdmin):
+class AccountAdmin(ListedFiltersMixin, UserAdmin):
     form = ChangeUserForm
     add_form = AddUserForm
     change_password_form = SetPasswordForm
     list_display = ["username", "email", "is_active", "is_staff", "date_joined"]
+    list_filter = ["is_active", "is_staff", "is_superuser"]
     actions = ["deactivate_users", "revoke_tokens_of_users"]
 
     def get_readonly_fields(self, request, obj=None):
-        """A name stays as registered: clients know a user by nothing else."""
+        """A name never changes: it is how clients identify the user."""
         return ["username"] if obj else []
 
-    def lookup_allowed(self, lookup, value, request=None):
-        """Django would let a URL filter users by the digests of their tokens, and so find them out."""
-        return not lookup.startswith("auth_token_set") and super().lookup_allowed(lookup, value, request)
-
     def get_deleted_objects(self, objs, request):
-        """What a deletion takes along, without reading it.
+        """What would be deleted, without reading it.
 
-        Django would show every row: a token by its digest, and a user's messages, which forbid the deletion, by the million.
+        Django would list every row: tokens by their digests, and messages, which forbid the deletion, by the million.
         """
         forbidding = {
             relation.related_model._meta.verbose_name_plural
@@ -70,7 +84,7 @@ class AccountAdmin(UserAdmin):
             if getattr(relation, "on_delete", None) is PROTECT
             and relation.related_model.objects.filter(**{f"{relation.field.name}__in": objs}).exists()
         }
-        names = [f"{user}, with tokens and all else that is theirs" for user in objs]
+        names = [f"{user}, with their tokens and other data" for user in objs]
         return names, {"users": len(objs)}, set(), sorted(forbidding)
 
     def save_model(self, request, obj, form, change):
@@ -80,7 +94,7 @@ class AccountAdmin(UserAdmin):
 
     @admin.action(description="Deactivate selected users and revoke their tokens", permissions=["change"])
     def deactivate_users(self, request, queryset):
-        others = queryset.exclude(pk=request.user.pk)  # who selects all does not lock themselves out
+        others = queryset.exclude(pk=request.user.pk)  # an operator who selects all stays
         self.act_on_each(request, others, deactivate, "Deactivated")
 
     @admin.action(description="Revoke all tokens of selected users", permissions=["change"])
@@ -95,28 +109,14 @@ class AccountAdmin(UserAdmin):
 
 
 @admin.register(AuthToken)
-class AuthTokenAdmin(admin.ModelAdmin):
-    """Who has tokens, and until when; to revoke them is an action on users.
+class AuthTokenAdmin(ViewOnlyAdmin):
+    """Who has tokens, and until when; revoking them is an action on users.
 
-    A token's key is its digest, which a checkbox or a link in this list would send to the browser.
+    Each row's primary key is the token's digest, so no checkbox or link may send it to the browser.
     """
 
     list_display = fields = ["user", "created", "expiry"]
     list_display_links = None
-    list_select_related = ["user"]
     ordering = ["-created"]
     search_fields = ["user__username__exact"]
     search_help_text = "A username, exactly. To revoke tokens, select their users in the list of users."
-    actions = None
-
-    def lookup_allowed(self, lookup, value, request=None):
-        return False  # nor can a URL ask for digests that begin with some letters
-
-    def has_add_permission(self, request):
-        return False
-
-    def has_change_permission(self, request, obj=None):
-        return False
-
-    def has_delete_permission(self, request, obj=None):
-        return False

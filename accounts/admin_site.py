@@ -44,15 +44,15 @@ class OperatorSite(AdminSite):
     login_form = OperatorLoginForm
 
     def has_permission(self, request):
-        """Every page asks this first: from here on the logs know who the operator is."""
+        """Name the operator in the logs as well: every page calls this first."""
         current_request().user = request.user.get_username() or NOBODY
         return super().has_permission(request)
 
     def password_change(self, request, extra_context=None):
-        """As Django's, which has no place for a form of one's own."""
+        """Do what Django's does, with a form that it gives no way to choose."""
         view = PasswordChangeView.as_view(
             form_class=OperatorPasswordForm,
             success_url=reverse("admin:password_change_done"),
-            extra_context={**self.each_context(request), **(extra_context or {})},
+            extra_context=self.each_context(request),
         )
         return view(request)

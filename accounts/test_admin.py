@@ -1,4 +1,8 @@
+from unittest.mock import patch
+
 from django.contrib.auth.models import Permission, User
+from django.db import OperationalError
+from django.db.models import QuerySet
 from django.test import Client, override_settings
 
 from accounts.authentication import AuthToken, issue_token
@@ -7,6 +11,7 @@ from config.testing.cases import PASSWORD, AdminTestCase
 
 PAGES = [
     "/admin/",
+    "/admin/password_change/",
     "/admin/auth/user/",
     "/admin/knox/authtoken/",
     "/admin/blocking/block/",
@@ -18,7 +23,10 @@ class OperatorLoginTests(AdminTestCase):
     def test_opens_every_page(self):
         for page in PAGES:
             with self.subTest(page):
-                self.assertIn("Log out", self.page(page))
+                html = self.page(page)
+                self.assertIn("Offline Messaging", html)
+                self.assertIn("Log out", html)
+        self.assertIn('href="/api/docs"', self.page("/admin/"))
 
     def test_names_the_operator_in_the_logs(self):
         self.page("/admin/")
@@ -78,6 +86,13 @@ class OwnPasswordTests(AdminTestCase):
             self.events()[-2:], [("Change Password", "operator", "-"), ("Revoke Tokens", "operator", "operator")]
         )
 
+    def test_changes_nothing_where_tokens_cannot_be_revoked(self):
+        with patch.object(QuerySet, "delete", side_effect=OperationalError):
+            self.assertEqual(self.change(PASSWORD).status_code, 503)
+
+        self.operator.refresh_from_db()
+        self.assertTrue(self.operator.check_password(PASSWORD))
+
     @override_settings(LIMIT_PASSWORD=Limit(2, 300))
     def test_wrong_ones_are_limited_together_with_those_of_the_api(self):
         operator = self.as_user(self.operator)
@@ -121,7 +136,7 @@ class SecretsTests(AdminTestCase):
     def test_the_page_that_confirms_deleting_several_users(self):
         response = self.admin.post("/admin/auth/user/", {"action": "delete_selected", "_selected_action": [self.alice.pk]})
 
-        self.assertContains(response, "alice, with tokens and all else that is theirs")
+        self.assertContains(response, "alice, with their tokens and other data")
         self.assert_no_secret(response.content.decode())
 
     def test_no_url_finds_one_out_letter_by_letter(self):
@@ -209,14 +224,22 @@ class UserTests(AdminTestCase):
         self.assertEqual((self.alice.username, self.alice.email), ("alice", "a@example.com"))
         self.assertTrue(self.alice.auth_token_set.exists())
 
+    def set_password(self, new):
+        form = {"usable_password": "true", "password1": new, "password2": new, "set-password": ""}
+        return self.admin.post(f"/admin/auth/user/{self.alice.pk}/password/", form)
+
+    def test_sets_no_password_where_tokens_cannot_be_revoked(self):
+        with patch.object(QuerySet, "delete", side_effect=OperationalError):
+            self.assertEqual(self.set_password("quite another secret").status_code, 503)
+
+        self.alice.refresh_from_db()
+        self.assertTrue(self.alice.check_password(PASSWORD))
+
     def test_a_new_password_ends_what_the_old_one_opened(self):
         alice = self.as_user(self.alice)
         new = "quite another secret"
 
-        self.admin.post(
-            f"/admin/auth/user/{self.alice.pk}/password/",
-            {"usable_password": "true", "password1": new, "password2": new, "set-password": ""},
-        )
+        self.set_password(new)
 
         self.assertEqual(alice.get("/api/auth/user").status_code, 401)
         response = self.client.post("/api/auth/login", {"username": "alice", "password": new})
@@ -251,8 +274,9 @@ class UserTests(AdminTestCase):
 class TokenTests(AdminTestCase):
     def test_lists_whose_they_are_and_until_when(self):
         token, _ = issue_token(self.alice)
+        newer = [issue_token(self.bob)[0] for _ in range(4)]
 
-        self.assertEqual(self.listed("/admin/knox/authtoken/"), [token])
+        self.assertEqual(self.listed("/admin/knox/authtoken/"), [*newer[::-1], token])
         html = self.page("/admin/knox/authtoken/")
         self.assertIn("alice", html)
         self.assertNotIn('type="checkbox"', html)

@@ -1,24 +1,19 @@
 from django.contrib import admin
 
+from accounts.admin import ViewOnlyAdmin
 from blocking.actions import unblock_user
 from blocking.models import Block
 
 
 @admin.register(Block)
-class BlockAdmin(admin.ModelAdmin):
-    """Blocks can be looked at and lifted; to set one up is its blocker's alone."""
+class BlockAdmin(ViewOnlyAdmin):
+    """Blocks can be looked at and lifted; only the blocker can create one."""
 
     list_display = fields = ["created", "blocker", "blocked"]
-    list_select_related = ["blocker", "blocked"]
-    ordering = ["-pk"]
     search_fields = ["blocker__username__exact", "blocked__username__exact"]
     search_help_text = "A username, exactly."
 
-    def has_add_permission(self, request):
-        return False
-
-    def has_change_permission(self, request, obj=None):
-        return False
+    has_delete_permission = admin.ModelAdmin.has_delete_permission
 
     def delete_model(self, request, obj):
         unblock_user(obj)
