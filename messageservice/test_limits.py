@@ -1,13 +1,12 @@
 from collections import Counter
-from datetime import UTC, datetime, timedelta
 from functools import partial
-from unittest.mock import patch
 
 from django.test import override_settings
 
+from accounts.test_limits import THREE_A_MINUTE, LimitTestCase
 from blocking.models import Block
 from config.environment import Limit
-from config.testing.cases import ApiTestCase, ConcurrentTestCase
+from config.testing.cases import ConcurrentTestCase
 from messageservice.models import Conversation, Mailbox, Message
 
 
@@ -16,16 +15,10 @@ def stored():
     return [list(model.objects.order_by("pk").values()) for model in (Message, Mailbox, Conversation)]
 
 
-@override_settings(LIMIT_SEND=Limit(count=3, seconds=60))
-class SendLimitTests(ApiTestCase):
-    """The clock stands still, until a test lets time pass."""
-
+@override_settings(LIMIT_SEND=THREE_A_MINUTE)
+class SendLimitTests(LimitTestCase):
     def setUp(self):
         super().setUp()
-        self.now = datetime(2030, 1, 1, tzinfo=UTC)
-        clock = patch("django.utils.timezone.now", lambda: self.now)
-        clock.start()
-        self.addCleanup(clock.stop)
         self.alices_client = self.as_user(self.alice)
 
     def send(self, receiver="bob", content="hello", client=None, **headers):
@@ -35,12 +28,6 @@ class SendLimitTests(ApiTestCase):
     def fill(self):
         for receiver in ("bob", "carol", "alice"):
             self.assertEqual(self.send(receiver).status_code, 201)
-
-    def assert_limited(self, response, *, seconds=60):
-        unit = "second" if seconds == 1 else "seconds"
-        self.assertEqual(response.status_code, 429, response.content)
-        self.assertEqual(response.json(), {"detail": f"Request was throttled. Expected available in {seconds} {unit}."})
-        self.assertEqual(response.headers["Retry-After"], str(seconds))
 
     def test_refuses_one_more_to_anybody(self):
         self.fill()
@@ -54,15 +41,12 @@ class SendLimitTests(ApiTestCase):
 
     def test_opens_when_the_answer_says(self):
         self.send()
-        self.now += timedelta(seconds=20.5)
+        self.let_pass(20.5)
         self.send()
         self.send()
 
-        self.assert_limited(self.send(), seconds=40)
-        self.now += timedelta(seconds=39)
-        self.assert_limited(self.send(), seconds=1)
-        self.now += timedelta(seconds=1)
-        self.assertEqual([self.send().status_code for _ in range(4)], [201, 201, 201, 429])
+        self.assert_opens_after(40, self.send, 201)
+        self.assertEqual([self.send().status_code for _ in range(3)], [201, 201, 429])
 
     def test_leaves_other_senders_alone(self):
         self.fill()
@@ -97,7 +81,7 @@ class SendLimitTests(ApiTestCase):
     def test_uses_up_no_key(self):
         self.fill()
         self.assert_limited(self.send(idempotency_key="one"))
-        self.now += timedelta(seconds=60)
+        self.let_pass(60)
 
         response = self.send(content="other", idempotency_key="one")
 
