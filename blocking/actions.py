@@ -1,4 +1,4 @@
-"""What one can do about who bothers one."""
+"""Blocking and unblocking users. What a block does to a message is in `blocking.models.blocks`."""
 
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
@@ -11,9 +11,9 @@ from config.log import record_event
 
 
 def block_user(*, blocker: User, blocked: User) -> Block:
-    """Keep `blocked` from writing to `blocker`.
+    """Stop `blocked` from sending messages to `blocker`.
 
-    Raises ValidationError for oneself, and for one who is blocked already or was deleted meanwhile.
+    Raises ValidationError if they are the same user, or if `blocked` is already blocked or has just been deleted.
     """
     if blocker == blocked:
         raise ValidationError({"blocked": ["You cannot block yourself."]})
@@ -28,7 +28,7 @@ def block_user(*, blocker: User, blocked: User) -> Block:
 
 
 def unblock_user(block: Block) -> None:
-    """Let the blocked user write again; raises Http404 for a block that another request has lifted meanwhile."""
+    """Delete the block, so that the user can send messages again. Raises Http404 if another request has deleted it."""
     deleted, _ = Block.objects.filter(pk=block.pk).delete()
     if not deleted:
         raise Http404

@@ -4,14 +4,16 @@ from django.contrib.auth.models import User
 from django.db import models
 from django.utils import timezone
 
+from config.database.sql import Table
+
 
 class BlockQuerySet(models.QuerySet):
     def of(self, user: User) -> Self:
-        """Those that the user set up."""
+        """The blocks that the user created."""
         return self.filter(blocker=user)
 
     def page(self, start: int, size: int) -> tuple[list["Block"], int]:
-        """The rows from `start` on, counted from 0, and how many there are in all."""
+        """Return up to `size` blocks from the offset `start`, and the number of all blocks."""
         return list(self[start : start + size]), self.count()
 
     def newest_first(self) -> Self:
@@ -19,7 +21,7 @@ class BlockQuerySet(models.QuerySet):
 
 
 class Block(models.Model):
-    """`blocked` cannot write to `blocker`."""
+    """`blocked` cannot send messages to `blocker`."""
 
     blocker = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+", db_index=False)
     blocked = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
@@ -35,3 +37,14 @@ class Block(models.Model):
 
     def __str__(self) -> str:
         return f"{self.blocker} blocks {self.blocked}"
+
+
+BLOCK = Table(Block)
+
+
+def blocks(*, blocker: str, blocked: str) -> str:
+    """The SQL condition that one user blocks another; each is the SQL expression of a user's id.
+
+    A send evaluates it in `messageservice.sending.LOCK`: a message is refused where its receiver blocks its sender.
+    """
+    return f"EXISTS (SELECT 1 FROM {BLOCK} WHERE {BLOCK.blocker} = {blocker} AND {BLOCK.blocked} = {blocked})"

@@ -22,7 +22,7 @@ class BlockTests(ApiTestCase):
         self.assertFalse(Block.objects.exists())
         self.assertEqual(self.events(), [])
 
-    def test_stores_and_answers_with_the_block(self):
+    def test_stores_and_returns_the_block(self):
         response = self.block("bob")
 
         self.assertEqual(response.status_code, 201)
@@ -40,7 +40,7 @@ class BlockTests(ApiTestCase):
             self.events(), [("Block User", "alice", "bob"), ("Block User", "alice", "carol"), ("Block User", "bob", "alice")]
         )
 
-    def test_takes_the_blocker_from_the_token_alone(self):
+    def test_takes_the_blocker_from_the_token_only(self):
         fields = {"blocked": "bob", "blocker": "carol", "created": "2020-01-01T00:00:00.000000Z"}
 
         response = self.as_user(self.alice).post("/api/block", fields)
@@ -62,7 +62,7 @@ class BlockTests(ApiTestCase):
 
                 self.assert_refused(response, {"blocked": [reason]})
 
-    def test_refuses_what_is_no_text(self):
+    def test_refuses_a_name_that_is_not_a_string(self):
         for value in (True, 5, self.bob.pk, 1.5, [], ["bob"], {}, {"username": "bob"}):
             with self.subTest(value):
                 response = self.block(value)
@@ -85,12 +85,12 @@ class BlockTests(ApiTestCase):
 
                 self.assert_refused(response, UNKNOWN)
 
-    def test_refuses_oneself(self):
+    def test_refuses_to_block_yourself(self):
         response = self.block("alice")
 
         self.assert_refused(response, YOURSELF)
 
-    def test_refuses_whom_one_already_blocks(self):
+    def test_refuses_a_user_who_is_already_blocked(self):
         self.block("bob")
 
         response = self.block("bob")
@@ -114,7 +114,7 @@ class BlockTests(ApiTestCase):
 
 
 class BlockAtOnceTests(ConcurrentTestCase):
-    def test_one_of_many_gets_through(self):
+    def test_one_of_many_requests_succeeds(self):
         clients = [self.as_user(self.alice) for _ in range(8)]
 
         responses = self.at_once(*[partial(client.post, "/api/block", {"blocked": "bob"}) for client in clients])
@@ -124,7 +124,7 @@ class BlockAtOnceTests(ConcurrentTestCase):
         self.assertEqual(Block.objects.count(), 1)
         self.assertEqual(self.events(), [("Block User", "alice", "bob")])
 
-    def test_refuses_a_user_who_is_deleted_meanwhile(self):
+    def test_refuses_a_user_who_has_just_been_deleted(self):
         with deleted_once_found("bob"):
             response = self.as_user(self.alice).post("/api/block", {"blocked": "bob"})
 
@@ -153,14 +153,14 @@ class BlockAtOnceTests(ConcurrentTestCase):
             finally:
                 answered.set()
 
-        def write_until_after_the_answer(client):
+        def write_until_after_the_response(client):
             begins_after = False
             while not begins_after:
                 begins_after = answered.is_set()
                 status = client.post("/api/message", {"receiver": "alice", "content": "hi"}).status_code
             return status
 
-        statuses = self.at_once(block, *[partial(write_until_after_the_answer, client) for client in clients])
+        statuses = self.at_once(block, *[partial(write_until_after_the_response, client) for client in clients])
 
         self.assertEqual(statuses, [201] + [403] * 4)
 
@@ -171,7 +171,7 @@ class BlockListTests(ApiTestCase):
         self.alices_client = self.as_user(self.alice)
 
     def block(self, *blocked, by=None):
-        """What the list shows of the blocks."""
+        """Create the blocks and return them as the list shows them."""
         blocks = [Block.objects.create(blocker=by or self.alice, blocked=user) for user in blocked]
         return [{"blocked": block.blocked.username, "created": f"{block.created:%Y-%m-%dT%H:%M:%S.%fZ}"} for block in blocks]
 
@@ -187,13 +187,13 @@ class BlockListTests(ApiTestCase):
         self.assertEqual(response.json(), {"count": 2, "next": None, "previous": None, "results": [carol, bob]})
         self.assertEqual(self.events(), [])
 
-    def test_is_a_page_with_nothing_on_it_where_nobody_is_blocked(self):
+    def test_is_an_empty_page_if_nobody_is_blocked(self):
         response = self.alices_client.get("/api/block")
 
         self.assertEqual(response.status_code, 200)
         self.assertEqual(response.json(), {"count": 0, "next": None, "previous": None, "results": []})
 
-    def test_lists_only_ones_own(self):
+    def test_lists_only_the_users_own_blocks(self):
         self.block(self.alice, self.carol, by=self.bob)
         own = self.block(self.bob)
 
@@ -201,12 +201,12 @@ class BlockListTests(ApiTestCase):
 
         self.assertEqual(response.json(), {"count": 1, "next": None, "previous": None, "results": own})
 
-    def test_shows_what_was_answered_when_it_was_made(self):
+    def test_shows_the_same_as_the_response_to_the_post(self):
         made = self.alices_client.post("/api/block", {"blocked": "bob"}).json()
 
         self.assertEqual(self.alices_client.get("/api/block").json()["results"], [made])
 
-    def test_comes_in_pages_that_link_to_each_other(self):
+    def test_has_pages_that_link_to_each_other(self):
         first, second, third = (f"http://testserver/api/block?{page}page_size=2" for page in ("", "page=2&", "page=3&"))
         newest_first = self.block(*self.users(5))[::-1]
         pages = {
@@ -221,7 +221,7 @@ class BlockListTests(ApiTestCase):
                 self.assertEqual(response.status_code, 200)
                 self.assertEqual(response.json(), {"count": 5, "next": following, "previous": previous, "results": results})
 
-    def test_has_20_rows_a_page_unless_asked_otherwise(self):
+    def test_has_20_rows_a_page_by_default(self):
         newest_first = self.block(*self.users(21))[::-1]
 
         first, both = self.alices_client.get("/api/block").json(), self.alices_client.get("/api/block?page_size=100").json()
@@ -230,7 +230,7 @@ class BlockListTests(ApiTestCase):
         self.assertEqual(first["next"], "http://testserver/api/block?page=2")
         self.assertEqual(both, {"count": 21, "next": None, "previous": None, "results": newest_first})
 
-    def test_refuses_a_page_that_is_not_there(self):
+    def test_refuses_a_page_that_does_not_exist(self):
         self.block(self.bob)
         for page in ("0", "-1", "x", "2", "1.0", "9" * 15, "9" * 16, "9" * 30):
             with self.subTest(page):
@@ -326,14 +326,14 @@ class UnblockTests(ApiTestCase):
                     self.assertEqual(response.status_code, 204)
         self.assertEqual(Block.objects.get(), self.block)
 
-    def test_finds_nobody_who_is_not_blocked(self):
+    def test_responds_404_for_users_who_are_not_blocked(self):
         for name in ("carol", "alice", "nobody", "Bob", "BOB", "bob%20", "%20bob", "bob%0A", str(self.bob.pk), "b" * 5000):
             with self.subTest(name[:20]):
                 response = self.unblock(name)
 
                 self.assert_not_found(response)
 
-    def test_finds_no_name_that_a_database_refuses(self):
+    def test_responds_404_for_names_that_a_database_rejects(self):
         for name in ("%00", "bob%00", "%ED%A0%80", "bob%ED%B0%80", "bob%FF", "%FF", "bob%2F", "bob/", "%", "bob%C2%AD"):
             with self.subTest(name):
                 response = self.unblock(name)
@@ -371,7 +371,7 @@ class UnblockTests(ApiTestCase):
         self.assertEqual(response.json(), {"detail": "Authentication credentials were not provided."})
         self.assert_still_blocked()
 
-    def test_answers_delete_alone(self):
+    def test_allows_delete_only(self):
         for method in ("GET", "POST", "PUT", "PATCH"):
             with self.subTest(method):
                 response = self.alices_client.generic(method, "/api/block/bob")
@@ -382,7 +382,7 @@ class UnblockTests(ApiTestCase):
 
 
 class UnblockAtOnceTests(ConcurrentTestCase):
-    def test_one_of_many_lifts_the_block(self):
+    def test_one_of_many_requests_deletes_the_block(self):
         Block.objects.create(blocker=self.alice, blocked=self.bob)
         clients = [self.as_user(self.alice) for _ in range(8)]
 
@@ -397,7 +397,7 @@ class UnblockAtOnceTests(ConcurrentTestCase):
 
 
 class BlockedSenderTests(ApiTestCase):
-    """What a block by the receiver does to POST /api/message, and what it leaves alone."""
+    """The effect of a block by the receiver on POST /api/message."""
 
     def setUp(self):
         super().setUp()
@@ -427,7 +427,7 @@ class BlockedSenderTests(ApiTestCase):
         self.assertEqual(response.json(), {"detail": "This user does not receive messages from you."})
         self.assertEqual(self.later_events(), [("Blocked Message", "bob", "alice")])
 
-    def test_stores_nothing_and_keeps_what_was_sent_before_for_both(self):
+    def test_stores_nothing_and_keeps_earlier_messages_for_both(self):
         self.send(self.bob, "alice")
 
         for user, path in ((self.alice, "received"), (self.bob, "sent")):
@@ -435,7 +435,7 @@ class BlockedSenderTests(ApiTestCase):
                 self.assertEqual(self.messages(user), [self.earlier])
                 self.assertEqual(self.messages(user, f"/api/message/{path}"), [self.earlier])
 
-    def test_tells_of_wrong_fields_before_it_tells_of_the_block(self):
+    def test_reports_wrong_fields_before_the_block(self):
         response = self.send(self.bob, "alice", content=" ")
 
         self.assertEqual(response.status_code, 400)
@@ -453,7 +453,7 @@ class BlockedSenderTests(ApiTestCase):
 
         self.assert_delivered(response)
 
-    def test_lets_the_blocked_write_to_others_and_to_themselves(self):
+    def test_lets_a_blocked_user_write_to_others_and_to_themselves(self):
         responses = [self.send(self.bob, "carol"), self.send(self.bob, "bob")]
 
         self.assertEqual([response.status_code for response in responses], [201, 201])
@@ -464,7 +464,7 @@ class BlockedSenderTests(ApiTestCase):
 
         self.assert_delivered(response)
 
-    def test_holds_in_both_directions_where_both_block(self):
+    def test_holds_in_both_directions_if_both_block(self):
         Block.objects.create(blocker=self.bob, blocked=self.alice)
 
         responses = [self.send(self.alice, "bob"), self.send(self.bob, "alice")]

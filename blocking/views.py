@@ -10,8 +10,8 @@ from config.api.views import BaseView
 
 
 @extend_schema_view(
-    get=extend_schema(operation_id="list_blocks", summary="Whom one blocks"),
-    post=extend_schema(operation_id="block_user", summary="Keep a user from writing to one"),
+    get=extend_schema(operation_id="list_blocks", summary="List blocked users"),
+    post=extend_schema(operation_id="block_user", summary="Block a user"),
 )
 class BlockListView(BaseView, ListCreateAPIView):
     queryset = Block.objects.select_related("blocked")
@@ -28,7 +28,7 @@ class BlockListView(BaseView, ListCreateAPIView):
 @extend_schema_view(
     delete=extend_schema(
         operation_id="unblock_user",
-        summary="Let a user write to one again",
+        summary="Unblock a user",
         parameters=[OpenApiParameter("username", str, OpenApiParameter.PATH)],
         responses={204: None, **error_responses(404)},
     )

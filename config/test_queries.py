@@ -9,7 +9,7 @@ from django.urls import resolve
 from accounts.authentication import issue_token
 from blocking.models import Block
 from config.testing.cases import PASSWORD, ApiTestCase, api_paths, make_user
-from messageservice.testing import QUERIES_TO_STORE, stored
+from messageservice.testing import QUERIES_TO_STORE, make_message
 
 METHODS = ("get", "post", "put", "patch", "delete")
 DAY = datetime(2020, 1, 5, 12, tzinfo=UTC)
@@ -127,20 +127,20 @@ class QueryTests(ApiTestCase):
         self.ids = []
         make_user("newcomer")
         stranger, blocker = make_user("stranger"), make_user("blocker")
-        stored(stranger, stranger)
-        stored(blocker, blocker)
+        make_message(stranger, stranger)
+        make_message(blocker, blocker)
         Block.objects.create(blocker=blocker, blocked=self.alice)
 
     def fill(self, rows: int) -> None:
         """Add rows to everything that alice has: messages in both directions, conversations, blocks, tokens."""
         for _ in range(rows):
             partner = make_user(f"partner{Block.objects.of(self.alice).count()}")
-            stored(partner, self.alice, created=DAY)
+            make_message(partner, self.alice, created=DAY)
             Block.objects.create(blocker=self.alice, blocked=partner)
             issue_token(self.alice)
-            stored(self.alice, self.alice, created=DAY)
+            make_message(self.alice, self.alice, created=DAY)
             for ends in ((self.alice, self.bob), (self.bob, self.alice), (self.alice, self.bob)):
-                self.ids.append(stored(*ends, created=DAY).pk)
+                self.ids.append(make_message(*ends, created=DAY).pk)
 
     def make(self, call: Call):
         numbers = {"first": self.ids[0], "middle": self.ids[len(self.ids) // 2], "last": self.ids[-1]}

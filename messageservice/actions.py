@@ -1,4 +1,4 @@
-"""What one can do with messages."""
+"""Sending messages and marking them as read."""
 
 from datetime import datetime, timedelta
 
@@ -12,45 +12,38 @@ from django.utils import timezone
 from accounts.models import require_user
 from config.api.exceptions import KeyUsedBefore, LimitReached
 from config.log import record_event
-from messageservice.listings import MessageListing
-from messageservice.models import Conversation, LockedMailbox, Mailbox, Message, MessageRow
+from messageservice.listings import MessageListing, MessageRow
+from messageservice.models import Conversation, Mailbox, Message
+from messageservice.sending import LockedMailbox, lock_or_create, store_message
 
 
 def send_message(
     *, sender: User, receiver: User, content: str, idempotency_key: str | None = None
 ) -> tuple[MessageRow, bool]:
-    """Store a message, unless one stands under the key already; the message, and whether it stood there.
+    """Store a message, or return the one already stored under this idempotency key. Returns (message, replayed).
 
-    Raises KeyUsedBefore where the key stands for another message, PermissionDenied where the receiver blocks the sender,
-    LimitReached where the sender has sent too much of late, ValidationError where the receiver was deleted meanwhile;
-    nothing is stored then.
+    Stores nothing and raises KeyUsedBefore if the key belongs to another message, PermissionDenied if the receiver blocks
+    the sender, LimitReached beyond LIMIT_SEND, and ValidationError if the receiver has just been deleted.
 
-    Both mailboxes stay locked until the message is visible. So in each of them messages become visible in the order of their
-    places and ids, of several with one key the second finds the first, and two who write to each other at once only wait for
-    each other.
+    Both mailboxes stay locked until the message is visible. Therefore messages become visible in the order of their places
+    and ids, a second request with the same key finds the first one's message, and two users who send to each other wait but
+    do not deadlock.
     """
     try:
         with transaction.atomic():
-            mailboxes = Mailbox.objects.lock(sender, receiver)
+            senders_mailbox, receivers_mailbox = lock_or_create(sender, receiver)
             if idempotency_key is not None:
-                stored = MessageListing.sent_by(sender).under_key(idempotency_key)
-                if stored is not None:
-                    if stored.receiver != receiver.username or stored.content != content:
+                message = MessageListing.sent_by(sender).with_key(idempotency_key)
+                if message is not None:
+                    if message.receiver != receiver.username or message.content != content:
                         raise KeyUsedBefore
-                    return stored, True
-            if mailboxes[receiver.pk].blocks_sender:
+                    return message, True
+            if receivers_mailbox.blocks_sender:
                 raise PermissionDenied("This user does not receive messages from you.")
-            now = timezone.now()
-            window_sent, window_ends = _admit(mailboxes[sender.pk], now)
-            message = Message.objects.store(
-                sender=sender,
-                receiver=receiver,
-                content=content,
-                created=now,
-                idempotency_key=idempotency_key,
-                mailboxes=mailboxes,
-                window_sent=window_sent,
-                window_ends=window_ends,
+            created = timezone.now()
+            senders_mailbox = _next_send_window(senders_mailbox, created)
+            message_id = store_message(
+                senders_mailbox, receivers_mailbox, content=content, created=created, idempotency_key=idempotency_key
             )
     except PermissionDenied:
         record_event("Blocked Message", who=sender.username, whom=receiver.username)
@@ -59,36 +52,40 @@ def send_message(
         require_user(receiver, "receiver")
         raise
     record_event("Successful Message", who=sender.username, whom=receiver.username)
-    return message, False
+    read = created if sender == receiver else None
+    return MessageRow(message_id, sender.username, receiver.username, content, created, read), False
 
 
-def _admit(mailbox: LockedMailbox, now: datetime) -> tuple[int, datetime | None]:
-    """How many messages the mailbox's owner has sent in the window of LIMIT_SEND with the next one, and when it ends."""
+def _next_send_window(mailbox: LockedMailbox, now: datetime) -> LockedMailbox:
+    """The sender's mailbox with the next message counted in its window of LIMIT_SEND. Raises LimitReached."""
     limit = settings.LIMIT_SEND
     if limit is None:
-        return mailbox.window_sent, mailbox.window_ends
+        return mailbox
     if mailbox.window_ends is None or mailbox.window_ends <= now:
-        return 1, now + timedelta(seconds=limit.seconds)
+        return mailbox._replace(window_sent=1, window_ends=now + timedelta(seconds=limit.seconds))
     if mailbox.window_sent >= limit.count:
         raise LimitReached(ends=mailbox.window_ends, now=now)
-    return mailbox.window_sent + 1, mailbox.window_ends
+    return mailbox._replace(window_sent=mailbox.window_sent + 1)
 
 
 def mark_read(*, conversation: Conversation, up_to: int) -> Conversation:
-    """Mark as read what the partner sent the owner, up to and with the message of that id; the conversation as it is then.
+    """Mark as read what the partner sent to the owner, up to and including the message with the id `up_to`.
 
-    Raises ValidationError where the id is of no message in the conversation. What is read stays so, with its first time.
+    Returns the conversation with its new `unread`. Raises ValidationError if the conversation has no such message. A message
+    that is read stays read, with the time of its first reading.
     """
     reader, partner = conversation.owner, conversation.partner
     with transaction.atomic():
-        Mailbox.objects.lock(reader, reader)  # whoever sends to the reader locks it as well
+        # Sends to the reader, and other requests of the reader, wait: none of them changes what is counted here.
+        lock_or_create(reader, reader)
         if not Message.objects.between(reader, partner).filter(pk=up_to).exists():
             raise ValidationError({"up_to": ["There is no such message in this conversation."]})
         unread = Message.objects.sent_by(partner).received_by(reader).unread().filter(pk__lte=up_to)
         marked = unread.update(read=timezone.now())
         Mailbox.objects.filter(user=reader).update(unread=F("unread") - marked)
-        Conversation.objects.filter(pk=conversation.pk).update(unread=F("unread") - marked)
-        conversation.refresh_from_db(fields=["unread"])
+        conversations = Conversation.objects.filter(owner=reader, partner=partner)
+        conversations.update(unread=F("unread") - marked)
+        conversation.unread = conversations.values_list("unread", flat=True).get()
     if marked:
         record_event("Read Conversation", who=reader.username, whom=partner.username)
     return conversation

@@ -1,149 +1,137 @@
-"""What is kept beside the messages, compared with them: the counts, places and conversations of each user."""
+"""Compares the stored counters, places and conversations with the messages, which are the truth, and repairs them."""
 
 from typing import NamedTuple
 
 from django.contrib.auth.models import User
+from django.db import connection, transaction
 
-from config.database.sql import execute, fetch_all
-
-
-class Misplaced(NamedTuple):
-    """How many messages of a mailbox are not in their places, and the first of them."""
-
-    messages: int
-    first: int
-    place: int
-    right_place: int
+from config.database.sql import Table, execute, fetch_all
+from messageservice.models import CONVERSATION, MESSAGE, Conversation, Mailbox
+from messageservice.sending import lock_or_create
 
 
-class Comparison(NamedTuple):
-    """What is kept of a mailbox, or of one of its conversations, and what it should be by its messages.
+class Figures(NamedTuple):
+    """The figures of a mailbox, or of one of its conversations; 0 where it has none of the kind, or is missing."""
 
-    Nothing is `kept` where the row is missing, and nothing is `right` where a conversation has no messages.
-    """
+    total: int = 0
+    sent: int = 0
+    received: int = 0
+    unread: int = 0
+    conversations: int = 0
+    last_message_id: int = 0
+    misplaced: int = 0  # ends of messages that are not at their place in the mailbox
 
+
+class Difference(NamedTuple):
     user_id: int
-    username: str
-    partner_id: int | None
-    partner: str
-    kept: dict[str, int]
-    right: dict[str, int]
-    misplaced: Misplaced | None
+    partner_id: int  # 0 for the mailbox itself
+    stored: Figures = Figures()
+    expected: Figures = Figures()
 
 
-# What the messages of the users in a range of ids say of each mailbox. One to oneself is there once; where it has been given
-# two places, its place reads 0, which is never right.
-PLACES = """
-    SELECT entry.*, row_number() OVER (PARTITION BY owner_id ORDER BY id) AS right_place
+U, B = Table(User, "u"), Table(Mailbox, "b")
+
+# Both ends of every message of the users in a range of ids. Both ends of a message to oneself belong at the same place.
+ENDS = f"""
+    SELECT ends.*, dense_rank() OVER (PARTITION BY user_id ORDER BY id) AS right_place
     FROM (
-        SELECT
-            sender_id AS owner_id, receiver_id AS partner_id, id,
-            CASE WHEN sender_id = receiver_id AND sender_place <> receiver_place THEN 0 ELSE sender_place END AS place,
-            1 AS sent,
-            CASE WHEN sender_id = receiver_id THEN 1 ELSE 0 END AS received,
-            CASE WHEN sender_id = receiver_id AND read IS NULL THEN 1 ELSE 0 END AS unread
-        FROM messageservice_message WHERE sender_id BETWEEN %(first)s AND %(last)s
+        SELECT {MESSAGE.id} AS id, {MESSAGE.sender} AS user_id, {MESSAGE.receiver} AS partner_id,
+            {MESSAGE.sender_place} AS place, 1 AS sent, 0 AS received, 0 AS unread
+        FROM {MESSAGE} WHERE {MESSAGE.sender} BETWEEN %(first)s AND %(last)s
         UNION ALL
-        SELECT receiver_id, sender_id, id, receiver_place, 0, 1, CASE WHEN read IS NULL THEN 1 ELSE 0 END
-        FROM messageservice_message WHERE receiver_id BETWEEN %(first)s AND %(last)s AND sender_id <> receiver_id
-    ) entry
+        SELECT {MESSAGE.id}, {MESSAGE.receiver}, {MESSAGE.sender},
+            {MESSAGE.receiver_place}, 0, 1, CASE WHEN {MESSAGE.read} IS NULL THEN 1 ELSE 0 END
+        FROM {MESSAGE} WHERE {MESSAGE.receiver} BETWEEN %(first)s AND %(last)s
+    ) ends
 """
-FIGURES = ("total", "sent", "received", "unread", "conversations", "last_message_id")
+MAILBOXES = f"""
+    FROM {U} LEFT JOIN {B} ON {B.user} = {U.id} LEFT JOIN in_messages m ON m.user_id = {U.id}
+    WHERE {U.id} BETWEEN %(first)s AND %(last)s
+"""
+# Figures that agree are in the union twice, stored and expected. The grouping drops them.
 COMPARE = f"""
-    WITH pair AS (
-        SELECT
-            owner_id, partner_id, count(*) AS total, sum(sent) AS sent, sum(received) AS received, sum(unread) AS unread,
-            max(id) AS last_message_id,
-            sum(CASE WHEN place <> right_place THEN 1 ELSE 0 END) AS misplaced,
-            min(CASE WHEN place <> right_place THEN id END) AS first_misplaced,
-            min(CASE WHEN place <> right_place THEN right_place END) AS right_place
-        FROM ({PLACES}) places GROUP BY owner_id, partner_id
+    WITH ends AS ({ENDS}), in_messages AS (
+        SELECT user_id, max(right_place) AS total, sum(sent) AS sent, sum(received) AS received, sum(unread) AS unread,
+            count(DISTINCT partner_id) AS conversations, sum(CASE WHEN place <> right_place THEN 1 ELSE 0 END) AS misplaced
+        FROM ends GROUP BY user_id
     )
-    SELECT
-        u.id AS user_id, u.username, NULL AS partner_id, '' AS partner,
-        b.total, b.sent, b.received, b.unread, b.conversations, NULL,
-        coalesce(r.total, 0), coalesce(r.sent, 0), coalesce(r.received, 0), coalesce(r.unread, 0),
-        coalesce(r.conversations, 0), NULL,
-        r.misplaced, r.first_misplaced,
-        CASE WHEN m.sender_id = u.id AND m.sender_place <> r.right_place THEN m.sender_place ELSE m.receiver_place END,
-        r.right_place
-    FROM auth_user u
-    LEFT JOIN messageservice_mailbox b ON b.user_id = u.id
-    LEFT JOIN (
-        SELECT
-            owner_id, sum(total) AS total, sum(sent) AS sent, sum(received) AS received, sum(unread) AS unread,
-            count(*) AS conversations, sum(misplaced) AS misplaced, min(first_misplaced) AS first_misplaced,
-            min(right_place) AS right_place
-        FROM pair GROUP BY owner_id
-    ) r ON r.owner_id = u.id
-    LEFT JOIN messageservice_message m ON m.id = r.first_misplaced
-    WHERE u.id BETWEEN %(first)s AND %(last)s
-    UNION ALL
-    SELECT
-        c.owner_id, o.username, c.partner_id, p.username,
-        NULL, c.kept_sent, c.kept_received, c.kept_unread, NULL, c.kept_last,
-        NULL, c.sent, c.received, c.unread, NULL, c.last, NULL, NULL, NULL, NULL
+    SELECT max(is_stored), user_id, partner_id, total, sent, received, unread, conversations, last_message, misplaced
     FROM (
-        SELECT
-            owner_id, partner_id, max(sent) AS sent, max(received) AS received, max(unread) AS unread, max(last) AS last,
-            max(kept_sent) AS kept_sent, max(kept_received) AS kept_received, max(kept_unread) AS kept_unread,
-            max(kept_last) AS kept_last
-        FROM (
-            SELECT
-                owner_id, partner_id, sent, received, unread, last_message_id AS last,
-                NULL AS kept_sent, NULL AS kept_received, NULL AS kept_unread, NULL AS kept_last
-            FROM pair
-            UNION ALL
-            SELECT owner_id, partner_id, NULL, NULL, NULL, NULL, sent, received, unread, last_message_id
-            FROM messageservice_conversation WHERE owner_id BETWEEN %(first)s AND %(last)s
-        ) both_sides
-        GROUP BY owner_id, partner_id
-        HAVING count(*) <> 2 OR max(sent) <> max(kept_sent) OR max(received) <> max(kept_received)
-            OR max(unread) <> max(kept_unread) OR max(last) <> max(kept_last)
-    ) c
-    JOIN auth_user o ON o.id = c.owner_id JOIN auth_user p ON p.id = c.partner_id
-    ORDER BY user_id, partner
+        SELECT 0 AS is_stored, user_id, partner_id, 0 AS total, sum(sent) AS sent, sum(received) AS received,
+            sum(unread) AS unread, 0 AS conversations, max(id) AS last_message, 0 AS misplaced
+        FROM ends GROUP BY user_id, partner_id
+        UNION ALL
+        SELECT 1, {CONVERSATION.owner}, {CONVERSATION.partner}, 0, {CONVERSATION.sent}, {CONVERSATION.received},
+            {CONVERSATION.unread}, 0, {CONVERSATION.last_message}, 0
+        FROM {CONVERSATION} WHERE {CONVERSATION.owner} BETWEEN %(first)s AND %(last)s
+        UNION ALL
+        SELECT 0, {U.id}, 0, coalesce(m.total, 0), coalesce(m.sent, 0), coalesce(m.received, 0),
+            coalesce(m.unread, 0), coalesce(m.conversations, 0), 0, 0 {MAILBOXES}
+        UNION ALL
+        SELECT 1, {U.id}, 0, coalesce({B.total}, 0), coalesce({B.sent}, 0), coalesce({B.received}, 0),
+            coalesce({B.unread}, 0), coalesce({B.conversations}, 0), 0, coalesce(m.misplaced, 0) {MAILBOXES}
+    ) figures
+    GROUP BY user_id, partner_id, total, sent, received, unread, conversations, last_message, misplaced
+    HAVING count(*) = 1
+    ORDER BY user_id, partner_id
 """
-BEYOND_PLACES = 2**62  # more than the service ever gives
+UNUSED_PLACE = 2**62  # and all above it
 MOVE_AWAY = f"""
-    UPDATE messageservice_message AS m SET
-        sender_place = CASE WHEN m.sender_id = %(first)s THEN %(beyond)s + right_place ELSE m.sender_place END,
-        receiver_place = CASE WHEN m.receiver_id = %(first)s THEN %(beyond)s + right_place ELSE m.receiver_place END
-    FROM ({PLACES}) places WHERE places.id = m.id AND places.place <> places.right_place
+    UPDATE {MESSAGE} AS m SET {{place}} = %(unused)s + right_place
+    FROM ({ENDS}) ends WHERE ends.id = m.{MESSAGE.id} AND {{user}} = %(first)s AND place <> right_place
 """
-MOVE_BACK = """
-    UPDATE messageservice_message SET {end}_place = {end}_place - %(beyond)s
-    WHERE {end}_id = %(user)s AND {end}_place > %(beyond)s
-"""
+MOVE_BACK = f"UPDATE {MESSAGE} SET {{place}} = {{place}} - %(unused)s WHERE {{user}} = %(first)s AND {{place}} > %(unused)s"
 
 
-def compare(first: int, last: int) -> list[Comparison]:
-    """The mailboxes of the users whose ids lie in the range, each followed by those of its conversations that differ.
+def compare(first: int, last: int) -> list[Difference]:
+    """The differences of the users whose ids are in the range.
 
-    One statement, and so one snapshot: what is being sent meanwhile is in all of it or in nothing.
+    One statement sees one snapshot: a message that is being sent is in all of its figures or in none.
     """
-    rows = fetch_all(COMPARE, first=first, last=last)
-    return [
-        Comparison(
-            *row[:4],
-            kept=_figures(row[4:10]),
-            right=_figures(row[10:16]),
-            misplaced=Misplaced(*map(int, row[16:])) if row[16] else None,
-        )
-        for row in rows
-    ]
+    differences = {}
+    for is_stored, user_id, partner_id, *figures in fetch_all(COMPARE, first=first, last=last):
+        difference = differences.get((user_id, partner_id), Difference(user_id, partner_id))
+        name = "stored" if is_stored else "expected"
+        differences[user_id, partner_id] = difference._replace(**{name: Figures(*figures)})
+    return list(differences.values())
 
 
-def _figures(values: tuple) -> dict[str, int]:
-    """By the names of the models' fields. What a sum adds up comes from PostgreSQL as a Decimal."""
-    return {name: int(value) for name, value in zip(FIGURES, values, strict=True) if value is not None}
+@transaction.atomic
+def repair(user: User) -> list[Difference]:
+    """Make what is stored for the user agree with the messages. Returns the differences.
+
+    Raises OperationalError, on PostgreSQL, if a request keeps a lock that this transaction needs.
+    """
+    lock_or_create(user, user)
+    if connection.vendor == "postgresql":
+        # A partner who marks messages as read locks them, but not this mailbox, and may wait for messages locked here. Give
+        # up before PostgreSQL finds the deadlock, after a second, and ends either transaction.
+        execute("SET LOCAL lock_timeout = 100")
+    differences = compare(user.pk, user.pk)
+    conversations = []
+    for _, partner_id, stored, expected in differences:
+        if not partner_id:
+            values = {name: getattr(expected, name) for name in ("total", "sent", "received", "unread", "conversations")}
+            Mailbox.objects.filter(user=user).update(**values)
+        elif expected.last_message_id:
+            values = {name: getattr(expected, name) for name in ("sent", "received", "unread", "last_message_id")}
+            conversations.append(Conversation(owner=user, partner_id=partner_id, **values))
+        else:
+            Conversation.objects.filter(owner=user, partner=partner_id).delete()
+        if stored.misplaced:
+            renumber(user)
+    Conversation.objects.bulk_create(
+        conversations,
+        batch_size=1000,
+        update_conflicts=True,
+        unique_fields=["owner", "partner"],
+        update_fields=["sent", "received", "unread", "last_message"],
+    )
+    return differences
 
 
 def renumber(user: User) -> None:
-    """Put all messages in their right places in the user's mailbox, which is locked; in no other are they moved.
-
-    In two steps, by way of places where there is nothing yet: none may be taken twice even for a moment.
-    """
-    execute(MOVE_AWAY, first=user.pk, last=user.pk, beyond=BEYOND_PLACES)
-    for end in ("sender", "receiver"):
-        execute(MOVE_BACK.format(end=end), user=user.pk, beyond=BEYOND_PLACES)
+    """Move misplaced messages to their places in the user's mailbox, through unused ones: no two may share a place."""
+    for statement in (MOVE_AWAY, MOVE_BACK):
+        for column, place in ((MESSAGE.sender, MESSAGE.sender_place), (MESSAGE.receiver, MESSAGE.receiver_place)):
+            execute(statement.format(user=column, place=place), first=user.pk, last=user.pk, unused=UNUSED_PLACE)

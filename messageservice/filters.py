@@ -1,8 +1,8 @@
 """The URL parameters of the lists."""
 
 import re
+from dataclasses import replace
 from datetime import date
-from functools import cache
 
 import django_filters
 from django import forms
@@ -15,7 +15,7 @@ from accounts.filters import UsernameFilter
 
 
 class DayField(forms.Field):
-    """A calendar date as YYYY-MM-DD, nothing looser."""
+    """A calendar date as YYYY-MM-DD; Django's own field accepts other forms as well."""
 
     def to_python(self, value):
         if value is None:
@@ -28,40 +28,27 @@ class DayField(forms.Field):
             raise ValidationError("Enter a date as YYYY-MM-DD.") from None
 
 
-class TruthField(forms.Field):
-    """`true` or `false`."""
+class TrueOrFalseField(forms.Field):
+    """`true` or `false`; Django's own field accepts anything."""
 
     def to_python(self, value):
         if value not in (None, "true", "false"):
             raise ValidationError("Must be true or false.")
-        return value and value == "true"
+        return None if value is None else value == "true"
 
 
 @extend_schema_field(OpenApiTypes.DATE)
 class DayFilter(django_filters.Filter):
     field_class = DayField
 
-    def filter(self, listing, value):
-        return listing if value is None else listing.on(value)
-
 
 @extend_schema_field(OpenApiTypes.BOOL)
 class UnreadFilter(django_filters.Filter):
-    field_class = TruthField
-
-    def filter(self, listing, value):
-        return listing if value is None else listing.unread(value)
-
-
-class PartnerFilter(UsernameFilter):
-    """Narrows a list of messages to those exchanged with the user named."""
-
-    def filter(self, listing, value):
-        return listing if value is None else listing.exchanged_with(value)
+    field_class = TrueOrFalseField
 
 
 class ListingFilterBackend(DjangoFilterBackend):
-    """Leaves alone what no URL parameter filters."""
+    """Skips the FilterSet in requests without filters, where it would take a tenth of the time."""
 
     def filter_queryset(self, request, queryset, view):
         if not request.query_params.keys() & view.filterset_class.base_filters.keys():
@@ -70,44 +57,32 @@ class ListingFilterBackend(DjangoFilterBackend):
 
 
 class ListingFilter(django_filters.FilterSet):
-    """Filters a listing, as others filter a queryset."""
+    """Filters a listing: the value of a filter becomes the listing's field that `field_name` names."""
 
     @property
     def qs(self):
-        listing = self.queryset
-        for name, value in self.form.cleaned_data.items():
-            listing = self.filters[name].filter(listing, value)
-        return listing
-
-    def get_form_class(self):
-        return _form_class(type(self))
-
-
-@cache
-def _form_class(filterset_class):
-    """The form that checks the parameters, made once; django-filter makes a new class for each request."""
-    fields = {name: filter_.field for name, filter_ in filterset_class.base_filters.items()}
-    return type(f"{filterset_class.__name__}Form", (forms.Form,), fields)
+        values = {self.filters[name].field_name: value for name, value in self.form.cleaned_data.items()}
+        return replace(self.queryset, **values)
 
 
 class MessageFilter(ListingFilter):
-    """What the three message lists have in common."""
+    """The filters of all three message lists."""
 
-    date = DayFilter(label="A day in UTC, YYYY-MM-DD")
+    date = DayFilter("day", label="A day in UTC, YYYY-MM-DD")
 
 
 class MailboxFilter(MessageFilter):
-    user = PartnerFilter()
+    user = UsernameFilter("partner")
 
 
 class SentFilter(MessageFilter):
-    receiver = PartnerFilter()
+    receiver = UsernameFilter("partner")
 
 
 class ReceivedFilter(MessageFilter):
-    sender = PartnerFilter()
-    unread = UnreadFilter()
+    sender = UsernameFilter("partner")
+    unread = UnreadFilter("is_unread")
 
 
 class ConversationFilter(ListingFilter):
-    unread = UnreadFilter()
+    unread = UnreadFilter("is_unread")

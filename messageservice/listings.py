@@ -1,213 +1,216 @@
-"""Lists, a page or a stretch at a time, each read by one statement that neither counts nor sorts a mailbox.
+"""The lists of messages and conversations. One statement reads a page of them, and never counts or sorts a mailbox.
 
-How many rows there are is stored, and read by the same statement; only the messages of a day, and the conversations with or
-without something unread, are counted. Ids are found first, in an index alone; what their rows hold, and their users' names,
-is looked up for those on the page.
+The number of rows is stored, and read by the same statement; only the messages of a day, and conversations filtered by
+`unread`, are counted. The statement finds the ids of a page in an index, then joins their rows and the names of their users.
 """
 
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 from django.contrib.auth.models import User
 
-from config.database.sql import fetch_all, fetch_one
-from messageservice.models import Conversation, Message, MessageRow
-
-COLUMNS = "m.id, s.username, r.username, m.content, m.created, m.read"
-NAMES = "JOIN auth_user s ON s.id = m.sender_id JOIN auth_user r ON r.id = m.receiver_id"
-COUNTED = {
-    ("sender_id",): "sent",
-    ("receiver_id",): "received",
-    ("sender_id", "receiver_id"): "total",
-}
+from config.database.sql import LARGEST_ID, Table, fetch_all
+from messageservice.models import CONVERSATION, MAILBOX, MESSAGE, Conversation, Message
 
 
-class Stretch(NamedTuple):
-    """The rows next to an id, newest first; whether more follow, and whether any stand on the other side of the id."""
+class MessageRow(NamedTuple):
+    """A message as responses show it."""
+
+    id: int
+    sender: str
+    receiver: str
+    content: str
+    created: datetime
+    read: datetime | None
+
+
+class ConversationRow(NamedTuple):
+    """A conversation as responses show it."""
+
+    user: str
+    last_message: MessageRow
+    unread: int
+
+
+class CursorPage(NamedTuple):
+    """The rows next to an id, newest first; whether more follow in that direction, and in the other one."""
 
     rows: list[MessageRow]
-    more: bool
-    behind: bool
+    has_next: bool
+    has_previous: bool
+
+
+M, SENDER, RECEIVER, C = Table(Message, "m"), Table(User, "sender"), Table(User, "receiver"), Table(Conversation, "c")
+ROW = f"{M.id}, {SENDER.username}, {RECEIVER.username}, {M.content}, {M.created}, {M.read}"  # the fields of MessageRow
+JOIN_NAMES = f"JOIN {SENDER} ON {SENDER.id} = {M.sender} JOIN {RECEIVER} ON {RECEIVER.id} = {M.receiver}"
+SENT, RECEIVED = (MESSAGE.sender,), (MESSAGE.receiver,)
+SENT_OR_RECEIVED = SENT + RECEIVED
+PARTNER_COLUMN = {MESSAGE.sender: MESSAGE.receiver, MESSAGE.receiver: MESSAGE.sender}
+PLACE_COLUMN = {MESSAGE.sender: MESSAGE.sender_place, MESSAGE.receiver: MESSAGE.receiver_place}
+ON_DAY = f"{MESSAGE.created} BETWEEN %(first_moment)s AND %(last_moment)s"
+IS_UNREAD = {True: f"{MESSAGE.read} IS NULL", False: f"{MESSAGE.read} IS NOT NULL"}
+IN_MAILBOX = f"FROM {MAILBOX} WHERE {MAILBOX.user} = %(user)s"
+IN_CONVERSATION = f"FROM {CONVERSATION} WHERE {CONVERSATION.owner} = %(user)s AND {CONVERSATION.partner} = %(partner)s"
+CONVERSATIONS = {
+    None: f"FROM {CONVERSATION} WHERE {CONVERSATION.owner} = %(user)s",
+    True: f"FROM {CONVERSATION} WHERE {CONVERSATION.owner} = %(user)s AND {CONVERSATION.unread} > 0",
+    False: f"FROM {CONVERSATION} WHERE {CONVERSATION.owner} = %(user)s AND {CONVERSATION.unread} = 0",
+}
+LAST_MESSAGES = f"JOIN {M} ON {M.id} = {C.last_message} {JOIN_NAMES} ORDER BY {M.id} DESC"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MessageListing:
-    """The messages that `user` sent, received, or both, narrowed down by what else is set."""
+    """The messages that `user` sent, received, or both; the other fields narrow them down."""
 
     user: User
-    ends: tuple[str, ...]  # the columns one of which holds the user
+    user_columns: tuple[str, ...]  # of a message: the listing holds those with the user in one of them
     partner: User | None = None
-    day: date | None = None
+    day: date | None = None  # in UTC
     is_unread: bool | None = None
 
-    model = Message  # what a FilterSet asks of a queryset
+    model: ClassVar = Message  # django-filter and the API's description ask for it
 
     @classmethod
     def sent_by(cls, user: User) -> Self:
-        return cls(user=user, ends=("sender_id",))
+        return cls(user=user, user_columns=SENT)
 
     @classmethod
     def received_by(cls, user: User) -> Self:
-        return cls(user=user, ends=("receiver_id",))
+        return cls(user=user, user_columns=RECEIVED)
 
     @classmethod
     def involving(cls, user: User) -> Self:
-        return cls(user=user, ends=("sender_id", "receiver_id"))
+        return cls(user=user, user_columns=SENT_OR_RECEIVED)
 
     def exchanged_with(self, partner: User) -> Self:
         return replace(self, partner=partner)
 
-    def on(self, day: date) -> Self:
-        """Those sent between the two midnights of a day in UTC."""
-        return replace(self, day=day)
-
-    def unread(self, wanted: bool) -> Self:
-        """Those that their receiver has not marked as read; with False, those that they have."""
-        return replace(self, is_unread=wanted)
-
     def page(self, start: int, size: int) -> tuple[list[MessageRow], int]:
-        """The rows from `start` on, counted from 0, newest first, and how many there are in all (0 beside an empty page)."""
-        whole_mailbox = len(self.ends) == 2 and self.partner is None and self.day is None
-        ids = self._ids_in_places(size) if whole_mailbox else self._ids(size, start)
-        rows = fetch_all(
-            f"SELECT {COLUMNS}, ({self._count()}) {_rows_of(ids)}",
-            **self._parameters(),
-            start=start,
-        )
-        return [MessageRow(*row[:-1]) for row in rows], rows[0][-1] if rows else 0
+        """Return up to `size` rows from the offset `start`, newest first, and how many there are (0 on an empty page)."""
+        whole_mailbox = self.user_columns == SENT_OR_RECEIVED and self.partner is None and self.day is None
+        ids = self._ids_by_place(size) if whole_mailbox else self._ids(size, start)
+        rows = self._fetch(ids, count=self._count(), start=start)
+        return [MessageRow(*message) for _, *message in rows], next((count for count, *_ in rows), 0)
 
-    def before(self, pk: int, size: int) -> Stretch:
-        """The rows next older than an id."""
-        return self._stretch(pk, size, ("<", "DESC"), (">=", "ASC"))
+    def before(self, message_id: int, size: int) -> CursorPage:
+        """Return the rows older than the id."""
+        rows, newer = self._around(min(message_id - 1, LARGEST_ID), older=size + 1, newer=1)
+        return CursorPage(rows[:size], has_next=len(rows) > size, has_previous=bool(newer))
 
-    def after(self, pk: int, size: int) -> Stretch:
-        """The rows next newer than an id."""
-        return self._stretch(pk, size, (">", "ASC"), ("<=", "DESC"))
+    def after(self, message_id: int, size: int) -> CursorPage:
+        """Return the rows newer than the id."""
+        older, rows = self._around(min(message_id, LARGEST_ID), older=1, newer=size + 1)
+        return CursorPage(rows[-size:], has_next=len(rows) > size, has_previous=bool(older))
 
-    def with_id(self, pk: int) -> MessageRow | None:
-        return self._one("id = %(pk)s", pk=pk) if pk < 2**63 else None  # beyond that no database has an id
+    def with_id(self, message_id: int) -> MessageRow | None:
+        return self._row(f"{MESSAGE.id} = %(id)s", id=message_id) if message_id <= LARGEST_ID else None
 
-    def under_key(self, idempotency_key: str) -> MessageRow | None:
-        return self._one("idempotency_key = %(key)s", key=idempotency_key)
+    def with_key(self, idempotency_key: str) -> MessageRow | None:
+        return self._row(f"{MESSAGE.idempotency_key} = %(key)s", key=idempotency_key)
 
-    def _one(self, condition: str, **parameters: int | str) -> MessageRow | None:
-        ids = " UNION ".join(f"{self._arm(end)} AND {condition}" for end in self.ends)
-        row = fetch_one(f"SELECT {COLUMNS} {_rows_of(ids)}", **self._parameters(), **parameters)
-        return row and MessageRow(*row)
+    def _row(self, condition: str, **parameters: int | str) -> MessageRow | None:
+        ids = " UNION ".join(f"{self._ids_query(column)} AND {condition}" for column in self.user_columns)
+        return next((MessageRow(*message) for _, *message in self._fetch(ids, **parameters)), None)
 
-    def _stretch(self, pk: int, size: int, ahead: tuple[str, str], behind: tuple[str, str]) -> Stretch:
-        """One row more than `size` from one side of the id, and one from the other, tell what follows and what is behind."""
-        ids = " UNION ALL ".join(
-            f"SELECT id FROM ({self._ids(limit, where=f' AND {self._id} {side} %(pk)s', order=order)}) {name}"
-            for name, limit, (side, order) in (("ahead", size + 1, ahead), ("behind", 1, behind))
-        )
-        rows = [MessageRow(*row) for row in fetch_all(f"SELECT {COLUMNS} {_rows_of(ids)}", **self._parameters(), pk=pk)]
-        if ahead[0] == "<":
-            found = [row for row in rows if row.id < pk]
-            shown = found[:size]
-        else:
-            found = [row for row in rows if row.id > pk]
-            shown = found[-size:]
-        return Stretch(shown, more=len(found) > size, behind=len(found) < len(rows))
+    def _around(self, last_id: int, *, older: int, newer: int) -> tuple[list[MessageRow], list[MessageRow]]:
+        """Return up to so many rows with ids up to `last_id`, and up to so many with ids beyond it, newest first."""
+        id_ = self._unindexed_by_day(MESSAGE.id)
+        older_ids = self._ids(older, condition=f" AND {id_} <= %(last_id)s")
+        newer_ids = self._ids(newer, condition=f" AND {id_} > %(last_id)s", order="ASC")
+        ids = f"SELECT {MESSAGE.id} FROM ({older_ids}) older UNION ALL SELECT {MESSAGE.id} FROM ({newer_ids}) newer"
+        rows = [MessageRow(*message) for _, *message in self._fetch(ids, last_id=last_id)]
+        return [row for row in rows if row.id <= last_id], [row for row in rows if row.id > last_id]
 
-    def _ids(self, size: int, start: int = 0, where: str = "", order: str = "DESC") -> str:
-        arms = [f"{self._arm(end)}{where} ORDER BY {self._id} {order}" for end in self.ends]
-        if len(arms) == 1:
-            return f"{arms[0]} LIMIT {size} OFFSET {start}"
-        union = " UNION ".join(f"SELECT id FROM ({arm} LIMIT {start + size}) arm{i}" for i, arm in enumerate(arms))
-        return f"SELECT id FROM ({union}) ids ORDER BY id {order} LIMIT {size} OFFSET {start}"
-
-    @property
-    def _id(self) -> str:
-        """The id for comparing and sorting; of the messages of a day hidden from the indexes by a plus, as in `_arm`."""
-        return "id" if self.day is None else "+id"
-
-    def _ids_in_places(self, size: int) -> str:
-        """Those of a page of the whole mailbox: a range of places, in which each message stands once."""
-        total = f"({self._count()})"
-        places = f"BETWEEN {total} - %(start)s - {size - 1} AND {total} - %(start)s"
-        return (
-            f"SELECT id FROM messageservice_message WHERE sender_id = %(user)s AND sender_place {places} UNION "
-            f"SELECT id FROM messageservice_message WHERE receiver_id = %(user)s AND receiver_place {places} LIMIT {size}"
-        )
-
-    def _count(self) -> str:
-        if self.day is not None:
-            arms = " UNION ".join(self._arm(end) for end in self.ends)
-            return f"SELECT count(*) FROM ({arms}) counted"
-        counted = COUNTED[self.ends]
-        if self.is_unread is not None:
-            counted = "unread" if self.is_unread else "received - unread"
-        if self.partner is None:
-            return f"SELECT {counted} FROM messageservice_mailbox WHERE user_id = %(user)s"
-        if counted == "total":
-            counted = "sent" if self.partner == self.user else "sent + received"
-        return f"SELECT {counted} FROM messageservice_conversation WHERE owner_id = %(user)s AND partner_id = %(partner)s"
-
-    def _arm(self, end: str) -> str:
-        """The ids of the messages that have the user at one end.
-
-        Those of a day are found by their time: a plus hides the other columns from the indexes. A database would else look
-        for them among all newer messages, or all of a partner.
-        """
-        other_end = "receiver_id" if end == "sender_id" else "sender_id"
-        conditions = [f"{end} = %(user)s"]
-        if self.day is not None:
-            conditions.append("created BETWEEN %(midnight)s AND %(last_moment)s")
-        if self.partner is not None:
-            conditions.append(f"{other_end if self.day is None else f'+{other_end}'} = %(partner)s")
-        if self.is_unread is not None:
-            conditions.append("read IS NULL" if self.is_unread else "read IS NOT NULL")
-        return f"SELECT id FROM messageservice_message WHERE {' AND '.join(conditions)}"
-
-    def _parameters(self) -> dict[str, int | datetime]:
-        parameters = {"user": self.user.pk}
+    def _fetch(self, ids: str, *, count: str = "SELECT 0", **parameters: int | str) -> list[tuple]:
+        """The messages with these ids, newest first, each after the count."""
+        parameters["user"] = self.user.pk
         if self.partner is not None:
             parameters["partner"] = self.partner.pk
         if self.day is not None:
-            parameters["midnight"] = datetime.combine(self.day, time.min, tzinfo=UTC)
+            parameters["first_moment"] = datetime.combine(self.day, time.min, tzinfo=UTC)
             parameters["last_moment"] = datetime.combine(self.day, time.max, tzinfo=UTC)
-        return parameters
+        return fetch_all(
+            f"SELECT ({count}), {ROW} FROM ({ids}) page JOIN {M} ON {M.id} = page.{MESSAGE.id} {JOIN_NAMES}"
+            f" ORDER BY {M.id} DESC",
+            **parameters,
+        )
 
+    def _ids(self, size: int, start: int = 0, condition: str = "", order: str = "DESC") -> str:
+        """The query for up to `size` ids from the offset `start`."""
+        by_id = f"ORDER BY {self._unindexed_by_day(MESSAGE.id)} {order}"
+        queries = [f"{self._ids_query(column)}{condition} {by_id}" for column in self.user_columns]
+        if len(queries) == 1:
+            return f"{queries[0]} LIMIT {size} OFFSET {start}"
+        union = " UNION ".join(f"SELECT * FROM ({query} LIMIT {start + size}) q{i}" for i, query in enumerate(queries))
+        return f"SELECT * FROM ({union}) ids ORDER BY {MESSAGE.id} {order} LIMIT {size} OFFSET {start}"
 
-def _rows_of(ids: str) -> str:
-    return f"FROM ({ids}) page JOIN messageservice_message m ON m.id = page.id {NAMES} ORDER BY m.id DESC"
+    def _ids_by_place(self, size: int) -> str:
+        """The query for the ids on a page of the whole mailbox: a range of places, each of which is one message."""
+        total = f"({self._count()})"
+        places = f"BETWEEN {total} - %(start)s - {size - 1} AND {total} - %(start)s"
+        queries = (f"{self._ids_query(column)} AND {PLACE_COLUMN[column]} {places}" for column in self.user_columns)
+        return f"{' UNION '.join(queries)} LIMIT {size}"
 
+    def _ids_query(self, user_column: str) -> str:
+        """The query for the ids of the listed messages that have the user in this column."""
+        conditions = [f"{user_column} = %(user)s"]
+        if self.day is not None:
+            conditions.append(ON_DAY)
+        if self.partner is not None:
+            conditions.append(f"{self._unindexed_by_day(PARTNER_COLUMN[user_column])} = %(partner)s")
+        if self.is_unread is not None:
+            conditions.append(IS_UNREAD[self.is_unread])
+        return f"SELECT {MESSAGE.id} FROM {MESSAGE} WHERE {' AND '.join(conditions)}"
 
-class ConversationRow(NamedTuple):
-    user: str
-    unread: int
-    last_message: MessageRow
+    def _unindexed_by_day(self, column: str) -> str:
+        """The column; with a unary plus if the listing is filtered by day.
+
+        Day filters must use the index on (user, created). The plus keeps the planner from choosing an index on another
+        column, which would scan everything newer, or all messages of the partner.
+        """
+        return column if self.day is None else f"+{column}"
+
+    def _count(self) -> str:
+        if self.day is not None:
+            return f"SELECT count(*) FROM ({' UNION '.join(map(self._ids_query, self.user_columns))}) listed"
+        counters = MAILBOX if self.partner is None else CONVERSATION
+        if self.is_unread is not None:
+            count = counters.unread if self.is_unread else f"{counters.received} - {counters.unread}"
+        elif self.user_columns == SENT or self.partner == self.user:
+            count = counters.sent
+        elif self.user_columns == RECEIVED:
+            count = counters.received
+        else:
+            count = MAILBOX.total if self.partner is None else f"{CONVERSATION.sent} + {CONVERSATION.received}"
+        return f"SELECT {count} {IN_MAILBOX if self.partner is None else IN_CONVERSATION}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConversationListing:
-    """The conversations of `owner`, latest first; with `is_unread`, those with something unread, or those without."""
+    """The conversations of `user`, latest message first; with `is_unread`, those that have unread messages, or have none."""
 
-    owner: User
+    user: User
     is_unread: bool | None = None
 
-    model = Conversation
-
-    def unread(self, wanted: bool) -> Self:
-        return replace(self, is_unread=wanted)
+    model: ClassVar = Conversation  # django-filter and the API's description ask for it
 
     def page(self, start: int, size: int) -> tuple[list[ConversationRow], int]:
-        """The rows from `start` on, counted from 0, and how many there are in all (0 beside an empty page)."""
-        condition = {None: "", True: " AND unread > 0", False: " AND unread = 0"}[self.is_unread]
-        conversations = f"FROM messageservice_conversation WHERE owner_id = %(owner)s{condition}"
+        """Return up to `size` rows from the offset `start`, and how many there are (0 on an empty page)."""
+        conversations = CONVERSATIONS[self.is_unread]
         count = f"SELECT count(*) {conversations}"
         if self.is_unread is None:
-            count = "SELECT conversations FROM messageservice_mailbox WHERE user_id = %(owner)s"
+            count = f"SELECT {MAILBOX.conversations} {IN_MAILBOX}"
         rows = fetch_all(
-            f"SELECT {COLUMNS}, c.unread, ({count})"
-            f" FROM (SELECT * {conversations} ORDER BY last_message_id DESC LIMIT {size} OFFSET {start}) c"
-            f" JOIN messageservice_message m ON m.id = c.last_message_id {NAMES} ORDER BY m.id DESC",
-            owner=self.owner.pk,
+            f"SELECT ({count}), {C.unread}, {ROW}"
+            f" FROM (SELECT * {conversations} ORDER BY {CONVERSATION.last_message} DESC LIMIT {size} OFFSET {start}) c"
+            f" {LAST_MESSAGES}",
+            user=self.user.pk,
         )
-        return [self._row(MessageRow(*row[:6]), row[6]) for row in rows], rows[0][-1] if rows else 0
+        listed = [self._row(unread, MessageRow(*message)) for _, unread, *message in rows]
+        return listed, next((count for count, *_ in rows), 0)
 
-    def _row(self, last_message: MessageRow, unread: int) -> ConversationRow:
-        partner = last_message.receiver if last_message.sender == self.owner.username else last_message.sender
-        return ConversationRow(partner, unread, last_message)
+    def _row(self, unread: int, last_message: MessageRow) -> ConversationRow:
+        is_sender = last_message.sender == self.user.username
+        return ConversationRow(last_message.receiver if is_sender else last_message.sender, last_message, unread)

@@ -1,14 +1,11 @@
-from typing import Any
-
 from rest_framework import serializers
 
 from accounts.serializers import UsernameField
 from config.api.fields import TextField, WholeNumberField, shown_time
 from config.api.schema import examples
-from messageservice.models import MessageRow
+from config.database.sql import LARGEST_ID
 
 LONGEST_CONTENT = 10_000  # characters
-
 
 MESSAGE_EXAMPLE = {
     "id": 1,
@@ -20,18 +17,6 @@ MESSAGE_EXAMPLE = {
 }
 
 
-def shown_message(row: MessageRow) -> dict[str, Any]:
-    """What the fields of MessageSerializer would show, in a tenth of their time."""
-    return {
-        "id": row.id,
-        "sender": row.sender,
-        "receiver": row.receiver,
-        "content": row.content,
-        "created": shown_time(row.created),
-        "read": row.read and shown_time(row.read),
-    }
-
-
 @examples(request={"receiver": "bob", "content": "Hello, bob 👋"})
 class SendSerializer(serializers.Serializer):
     receiver = UsernameField()
@@ -39,36 +24,35 @@ class SendSerializer(serializers.Serializer):
 
 
 @examples(response=MESSAGE_EXAMPLE)
-class MessageSerializer(serializers.Serializer):  # shows a MessageRow
+class MessageSerializer(serializers.Serializer):
+    """Shows a MessageRow."""
+
     id = serializers.IntegerField()
-    sender = UsernameField()
-    receiver = UsernameField()
+    sender = serializers.CharField()
+    receiver = serializers.CharField()
     content = serializers.CharField()
     created = serializers.DateTimeField()
     read = serializers.DateTimeField(allow_null=True)
 
     def to_representation(self, row):
-        return shown_message(row)
+        """The same as the fields, which would take a quarter of the time of a whole page."""
+        read = None if row.read is None else shown_time(row.read)
+        return {**row._asdict(), "created": shown_time(row.created), "read": read}
 
 
 @examples(response={"user": "bob", "last_message": MESSAGE_EXAMPLE, "unread": 0})
-class ConversationSerializer(serializers.Serializer):  # shows a ConversationRow
-    user = UsernameField()
+class ConversationSerializer(serializers.Serializer):
+    """Shows a ConversationRow."""
+
+    user = serializers.CharField()
     last_message = MessageSerializer()
     unread = serializers.IntegerField()
-
-    def to_representation(self, row):
-        return {
-            "user": row.user,
-            "last_message": shown_message(row.last_message),
-            "unread": row.unread,
-        }
 
 
 @examples(request={"up_to": 1}, response={"user": "bob", "unread": 0})
 class ReadSerializer(serializers.Serializer):
-    """Up to which message a conversation is read, and what is left in it."""
+    """Takes the id of the last message that was read; shows how many messages of the conversation are still unread."""
 
     user = UsernameField(source="partner", read_only=True)
-    up_to = WholeNumberField(min_value=1, max_value=2**63 - 1, write_only=True)
+    up_to = WholeNumberField(min_value=1, max_value=LARGEST_ID, write_only=True)
     unread = serializers.IntegerField(read_only=True)

@@ -1,4 +1,4 @@
-"""What must hold when many write at once, clients are cut off and the service is killed: shown with real processes."""
+"""Concurrent sends, clients that are cut off and a service that is killed, with real processes."""
 
 import json
 import socket
@@ -57,22 +57,22 @@ class RetrySafeSendingTests(ConcurrentTestCase):
         self.token = issue_token(self.alice)[1]
 
     def send(self, service, key):
-        """The id of the message that stands under the key, sent again until there is an answer."""
+        """Send a message under the key, retry until there is a response, and return the message's id."""
         body = {"receiver": "bob", "content": f"under {key}"}
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
                 status, answer = service.request("POST", "/api/message", body, self.token, **{"Idempotency-Key": key})
-            except (OSError, HTTPException, ValueError):  # nobody there, or gone in the middle of the answer
+            except (OSError, HTTPException, ValueError):  # no service, or killed in the middle of a response
                 time.sleep(0.05)
                 continue
             if status == 201:
                 return answer["id"]
             self.assertEqual(status, 503)
-        raise TimeoutError(f"No answer for {key} within a minute.")
+        raise TimeoutError(f"No response for {key} within a minute.")
 
-    def assert_one_message_under_each(self, answers):
-        """`answers`: what the clients were told, as pairs of key and id."""
+    def assert_one_message_per_key(self, answers):
+        """`answers`: pairs of a key and the id in the response."""
         stored = list(Message.objects.order_by("pk").values_list("idempotency_key", "pk"))
         self.assertEqual(len({key for key, _ in stored}), len(stored))
         self.assertEqual(set(answers), set(stored))
@@ -81,10 +81,10 @@ class RetrySafeSendingTests(ConcurrentTestCase):
         with running_service(self.log_folder) as service:
             ids = self.at_once(*[lambda: self.send(service, "same")] * 8)
 
-        self.assert_one_message_under_each([("same", pk) for pk in ids])
+        self.assert_one_message_per_key([("same", pk) for pk in ids])
         self.assertEqual(self.events(), [("Successful Message", "alice", "bob")])
 
-    def test_client_is_cut_off_before_it_reads_the_answer(self):
+    def test_client_is_cut_off_before_it_reads_the_response(self):
         body = json.dumps({"receiver": "bob", "content": "under cut"}).encode()
         request = (
             f"POST /api/message HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token {self.token}\r\n"
@@ -96,9 +96,9 @@ class RetrySafeSendingTests(ConcurrentTestCase):
                 client.sendall(request.encode() + body)
             pk = self.send(service, "cut")
 
-        self.assert_one_message_under_each([("cut", pk)])
+        self.assert_one_message_per_key([("cut", pk)])
 
-    def test_service_is_killed_in_mid_load(self):
+    def test_service_is_killed_under_load(self):
         clients, messages_each = 8, 40
         answers = []
 
@@ -123,4 +123,4 @@ class RetrySafeSendingTests(ConcurrentTestCase):
             service.stop()
 
         self.assertEqual(len(answers), clients * messages_each)
-        self.assert_one_message_under_each(answers)
+        self.assert_one_message_per_key(answers)

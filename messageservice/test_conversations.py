@@ -1,6 +1,9 @@
-"""One message, one conversation, the list of conversations, and marking as read."""
+"""GET /api/message/<id>, GET /api/conversation, POST /api/conversation/<username>/read, and the filter `user`."""
 
-from django.db import connection
+import threading
+from unittest import skipUnless
+
+from django.db import connection, transaction
 from rest_framework.test import APIClient
 
 from accounts.authentication import issue_token
@@ -8,7 +11,17 @@ from blocking.models import Block
 from config.testing.cases import ApiTestCase, ConcurrentTestCase, make_user
 from config.testing.service import running_service
 from messageservice.models import Conversation, Mailbox, Message
-from messageservice.testing import EMPTY_PAGE, LISTS, NO_SUCH_PAGE, MessageAssertions, shown, shown_time, stored
+from messageservice.sending import lock_or_create
+from messageservice.testing import (
+    EMPTY_PAGE,
+    LISTS,
+    NO_SUCH_PAGE,
+    MessageAssertions,
+    as_shown,
+    as_shown_time,
+    make_message,
+    wait_until_blocked,
+)
 
 NOT_FOUND = {"detail": "Not found."}
 NO_SUCH_MESSAGE = {"up_to": ["There is no such message in this conversation."]}
@@ -17,7 +30,7 @@ READ = ("Read Conversation", "alice", "bob")
 
 class ReadAssertions(MessageAssertions):
     def mark(self, up_to, partner: str = "bob", client: APIClient | None = None):
-        """alice's request to mark what the partner wrote to her as read."""
+        """alice's request to mark the partner's messages as read."""
         return (client or self.as_user(self.alice)).post(f"/api/conversation/{partner}/read", {"up_to": up_to})
 
     def reads(self) -> list[tuple[str, str, str]]:
@@ -30,37 +43,37 @@ class ReadAssertions(MessageAssertions):
 
 class MessageTests(MessageAssertions, ApiTestCase):
     def test_shows_the_message_to_sender_and_receiver(self):
-        message = stored(self.alice, self.bob, " to the letter\n")
+        message = make_message(self.alice, self.bob, " to the letter\n")
 
         for user in (self.alice, self.bob):
             response = self.as_user(user).get(f"/api/message/{message.pk}")
 
-            self.assertEqual((response.status_code, response.json()), (200, shown(message)))
+            self.assertEqual((response.status_code, response.json()), (200, as_shown(message)))
 
-    def test_shows_a_message_to_oneself(self):
-        message = stored(self.alice, self.alice)
+    def test_shows_a_message_to_self(self):
+        message = make_message(self.alice, self.alice)
 
         response = self.as_user(self.alice).get(f"/api/message/{message.pk}")
 
-        self.assertEqual((response.status_code, response.json()), (200, shown(message)))
+        self.assertEqual((response.status_code, response.json()), (200, as_shown(message)))
 
-    def test_shows_it_whoever_blocks_whom(self):
-        message = stored(self.alice, self.bob)
+    def test_shows_it_despite_blocks(self):
+        message = make_message(self.alice, self.bob)
         Block.objects.create(blocker=self.bob, blocked=self.alice)
         Block.objects.create(blocker=self.alice, blocked=self.bob)
 
         for user in (self.alice, self.bob):
-            self.assertEqual(self.as_user(user).get(f"/api/message/{message.pk}").json(), shown(message))
+            self.assertEqual(self.as_user(user).get(f"/api/message/{message.pk}").json(), as_shown(message))
 
-    def test_is_not_there_for_others(self):
-        message = stored(self.alice, self.bob)
+    def test_responds_404_to_other_users(self):
+        message = make_message(self.alice, self.bob)
 
         response = self.as_user(self.carol).get(f"/api/message/{message.pk}")
 
         self.assertEqual((response.status_code, response.json()), (404, NOT_FOUND))
 
-    def test_answers_404_for_what_is_no_message(self):
-        message = stored(self.alice, self.bob)
+    def test_responds_404_for_an_id_without_a_message(self):
+        message = make_message(self.alice, self.bob)
         client = self.as_user(self.alice)
         numbers = (str(message.pk + 1), "0", str(2**63 - 1), str(2**63), "9" * 30, "9" * 5000)
         others = (
@@ -82,20 +95,20 @@ class MessageTests(MessageAssertions, ApiTestCase):
                 self.assertEqual((response.status_code, response.json()), (404, NOT_FOUND))
 
     def test_needs_a_token(self):
-        message = stored(self.alice, self.bob)
+        message = make_message(self.alice, self.bob)
 
         self.assertEqual(APIClient().get(f"/api/message/{message.pk}").status_code, 401)
 
     def test_refuses_url_parameters(self):
-        message = stored(self.alice, self.bob)
+        message = make_message(self.alice, self.bob)
         for query in ("foo=1", "page=1", "before=1", "user=bob", "unread=true"):
             with self.subTest(query=query):
                 response = self.as_user(self.alice).get(f"/api/message/{message.pk}?{query}")
 
                 self.assert_names(response, query.partition("=")[0])
 
-    def test_takes_no_other_method(self):
-        message = stored(self.alice, self.bob)
+    def test_allows_no_other_method(self):
+        message = make_message(self.alice, self.bob)
         for method in ("post", "put", "patch", "delete"):
             with self.subTest(method=method):
                 response = getattr(self.as_user(self.alice), method)(f"/api/message/{message.pk}")
@@ -105,40 +118,42 @@ class MessageTests(MessageAssertions, ApiTestCase):
 
 
 class PartnerListTests(MessageAssertions, ApiTestCase):
-    """GET /api/message?user=; pages, cursors and random filters stand in test_cursors.py."""
+    """GET /api/message?user=; pages, cursors and random filters are in test_cursors.py."""
 
     def get(self, query: str, user=None):
         return self.as_user(user or self.alice).get(f"/api/message?{query}")
 
     def test_shows_both_directions_and_nobody_else(self):
-        sent, received = stored(self.alice, self.bob), stored(self.bob, self.alice)
+        sent, received = make_message(self.alice, self.bob), make_message(self.bob, self.alice)
         for ends in ((self.alice, self.carol), (self.carol, self.bob), (self.bob, self.carol), (self.bob, self.bob)):
-            stored(*ends)
-        to_oneself = stored(self.alice, self.alice)
+            make_message(*ends)
+        to_self = make_message(self.alice, self.alice)
 
-        self.assertEqual(self.get("user=bob").json(), {**EMPTY_PAGE, "count": 2, "results": [shown(received), shown(sent)]})
+        self.assertEqual(
+            self.get("user=bob").json(), {**EMPTY_PAGE, "count": 2, "results": [as_shown(received), as_shown(sent)]}
+        )
         self.assertEqual(self.get("user=alice", self.bob).json(), self.get("user=bob").json())
-        self.assertEqual(self.get("user=alice").json(), {**EMPTY_PAGE, "count": 1, "results": [shown(to_oneself)]})
+        self.assertEqual(self.get("user=alice").json(), {**EMPTY_PAGE, "count": 1, "results": [as_shown(to_self)]})
 
-    def test_is_empty_where_they_never_wrote_to_each_other(self):
-        stored(self.alice, self.carol)
-        stored(self.carol, self.bob)
+    def test_is_empty_if_they_never_wrote_to_each_other(self):
+        make_message(self.alice, self.carol)
+        make_message(self.carol, self.bob)
         for name in ("bob", "alice"):
             with self.subTest(name=name):
                 response = self.get(f"user={name}")
 
                 self.assertEqual((response.status_code, response.json()), (200, EMPTY_PAGE))
 
-    def test_refuses_a_user_who_is_not_there(self):
-        stored(self.alice, self.bob)
+    def test_refuses_a_user_who_does_not_exist(self):
+        make_message(self.alice, self.bob)
         for name in ("nobody", "Bob", "", "%20bob", "bob%00", "%00", "%ff", "b" * 9000, str(self.bob.pk)):
             with self.subTest(name=name[:9]):
                 self.assert_names(self.get(f"user={name}"), "user")
         self.assert_names(self.get("user=bob&user=carol"), "user")
 
     def test_has_pages_that_keep_the_filter(self):
-        messages = [stored(*ends) for ends in ((self.alice, self.bob), (self.bob, self.alice)) * 2]
-        stored(self.alice, self.carol)
+        messages = [make_message(*ends) for ends in ((self.alice, self.bob), (self.bob, self.alice)) * 2]
+        make_message(self.alice, self.carol)
 
         second = self.get("user=bob&page_size=1&page=2").json()
 
@@ -148,7 +163,7 @@ class PartnerListTests(MessageAssertions, ApiTestCase):
                 "count": 4,
                 "next": "http://testserver/api/message?page=3&page_size=1&user=bob",
                 "previous": "http://testserver/api/message?page_size=1&user=bob",
-                "results": [shown(messages[2])],
+                "results": [as_shown(messages[2])],
             },
         )
         self.assertEqual(self.get("user=bob&page_size=1&page=5").status_code, 404)
@@ -158,20 +173,20 @@ class UnreadFilterTests(ReadAssertions, ApiTestCase):
     def get(self, query: str):
         return self.as_user(self.alice).get(f"/api/message/received?{query}")
 
-    def test_keeps_what_is_unread_or_what_is_read(self):
-        day = f"{stored(self.alice, self.bob).created:%Y-%m-%d}"
-        first, second = stored(self.bob, self.alice), stored(self.bob, self.alice)
-        carols, to_oneself = stored(self.carol, self.alice), stored(self.alice, self.alice)
+    def test_keeps_unread_or_read_messages(self):
+        day = f"{make_message(self.alice, self.bob).created:%Y-%m-%d}"
+        first, second = make_message(self.bob, self.alice), make_message(self.bob, self.alice)
+        carols, to_self = make_message(self.carol, self.alice), make_message(self.alice, self.alice)
         self.mark(first.pk)
         expected = {
             "unread=true": [carols, second],
-            "unread=false": [to_oneself, first],
+            "unread=false": [to_self, first],
             "unread=true&sender=bob": [second],
             "unread=false&sender=bob": [first],
             "unread=true&sender=carol": [carols],
             "unread=false&sender=carol": [],
             "unread=true&sender=alice": [],
-            "unread=false&sender=alice": [to_oneself],
+            "unread=false&sender=alice": [to_self],
             f"unread=true&date={day}": [carols, second],
             f"unread=false&date={day}&sender=bob": [first],
             "unread=true&date=2020-01-05": [],
@@ -185,7 +200,7 @@ class UnreadFilterTests(ReadAssertions, ApiTestCase):
 
     def test_has_pages_that_keep_the_filter(self):
         for _ in range(3):
-            stored(self.bob, self.alice)
+            make_message(self.bob, self.alice)
 
         page = self.get("unread=true&page_size=2").json()
 
@@ -194,12 +209,12 @@ class UnreadFilterTests(ReadAssertions, ApiTestCase):
         self.assertEqual(self.get("unread=true&page_size=2&page=3").status_code, 404)
         self.assertEqual(self.get("unread=false&page=2").status_code, 404)
 
-    def test_refuses_what_is_neither_true_nor_false(self):
+    def test_refuses_a_value_that_is_neither_true_nor_false(self):
         for value in ("True", "FALSE", "1", "0", "", "yes", "null", "%20true", "true%00", "%ff", "true&unread=true"):
             with self.subTest(value=value):
                 self.assert_names(self.get(f"unread={value}"), "unread")
 
-    def test_is_of_received_alone(self):
+    def test_belongs_to_received_messages_only(self):
         for path in ("/api/message", "/api/message/sent"):
             with self.subTest(path=path):
                 self.assert_names(self.as_user(self.alice).get(f"{path}?unread=true"), "unread")
@@ -215,12 +230,12 @@ class ConversationListTests(ReadAssertions, ApiTestCase):
         return [row["user"] for row in self.get(query).json()["results"]]
 
     def test_has_a_row_for_each_partner_latest_first(self):
-        stored(self.bob, self.alice)
-        from_carol = stored(self.carol, self.alice)
-        to_oneself = stored(self.alice, self.alice)
-        stored(self.bob, self.carol)
-        stored(self.bob, self.alice)
-        to_bob = stored(self.alice, self.bob)
+        make_message(self.bob, self.alice)
+        from_carol = make_message(self.carol, self.alice)
+        to_self = make_message(self.alice, self.alice)
+        make_message(self.bob, self.carol)
+        make_message(self.bob, self.alice)
+        to_bob = make_message(self.alice, self.bob)
 
         response = self.get()
 
@@ -231,56 +246,56 @@ class ConversationListTests(ReadAssertions, ApiTestCase):
                 **EMPTY_PAGE,
                 "count": 3,
                 "results": [
-                    {"user": "bob", "last_message": shown(to_bob), "unread": 2},
-                    {"user": "alice", "last_message": shown(to_oneself), "unread": 0},
-                    {"user": "carol", "last_message": shown(from_carol), "unread": 1},
+                    {"user": "bob", "last_message": as_shown(to_bob), "unread": 2},
+                    {"user": "alice", "last_message": as_shown(to_self), "unread": 0},
+                    {"user": "carol", "last_message": as_shown(from_carol), "unread": 1},
                 ],
             },
         )
         self.assertEqual(
-            self.get(user=self.bob).json()["results"][0], {"user": "alice", "last_message": shown(to_bob), "unread": 1}
+            self.get(user=self.bob).json()["results"][0], {"user": "alice", "last_message": as_shown(to_bob), "unread": 1}
         )
 
     def test_a_message_brings_its_conversation_to_the_top(self):
-        stored(self.alice, self.bob)
-        stored(self.carol, self.alice)
+        make_message(self.alice, self.bob)
+        make_message(self.carol, self.alice)
         before = self.users()
 
-        stored(self.bob, self.alice)
+        make_message(self.bob, self.alice)
 
         self.assertEqual((before, self.users()), (["carol", "bob"], ["bob", "carol"]))
 
     def test_shows_when_the_last_message_was_read(self):
-        message = stored(self.bob, self.alice)
+        message = make_message(self.bob, self.alice)
         self.mark(message.pk)
 
         for user in (self.alice, self.bob):
             (row,) = self.get(user=user).json()["results"]
 
-            self.assertEqual(row["last_message"], shown(Message.objects.get()))
+            self.assertEqual(row["last_message"], as_shown(Message.objects.get()))
             self.assertTime(row["last_message"]["read"])
             self.assertEqual(row["unread"], 0)
 
-    def test_keeps_those_with_something_unread(self):
-        message = stored(self.bob, self.alice)
-        stored(self.carol, self.alice)
-        stored(self.alice, self.alice)
-        stored(self.alice, make_user("dave"))
+    def test_filters_conversations_by_unread(self):
+        message = make_message(self.bob, self.alice)
+        make_message(self.carol, self.alice)
+        make_message(self.alice, self.alice)
+        make_message(self.alice, make_user("dave"))
 
         self.assertEqual((self.users("unread=true"), self.users("unread=false")), (["carol", "bob"], ["dave", "alice"]))
         self.assertEqual(self.get("unread=true").json()["count"], 2)
         self.mark(message.pk)
         self.assertEqual((self.users("unread=true"), self.users("unread=false")), (["carol"], ["dave", "alice", "bob"]))
 
-    def test_is_empty_where_there_is_nothing(self):
-        stored(self.bob, self.carol)
+    def test_is_empty_if_there_are_no_messages(self):
+        make_message(self.bob, self.carol)
         for query in ("", "unread=true", "unread=false", "page=1"):
             with self.subTest(query=query):
                 self.assertEqual(self.get(query).json(), EMPTY_PAGE)
 
     def test_has_pages(self):
         for number in range(21):
-            stored(make_user(f"user{number}"), self.alice)
+            make_message(make_user(f"user{number}"), self.alice)
         names = [f"user{number}" for number in range(20, -1, -1)]
 
         page = self.get().json()
@@ -314,7 +329,7 @@ class ConversationListTests(ReadAssertions, ApiTestCase):
     def test_needs_a_token(self):
         self.assertEqual(APIClient().get(self.path).status_code, 401)
 
-    def test_takes_no_other_method(self):
+    def test_allows_no_other_method(self):
         for method in ("post", "put", "delete"):
             self.assertEqual(getattr(self.as_user(self.alice), method)(self.path).status_code, 405)
 
@@ -329,8 +344,8 @@ class ReadTests(ReadAssertions, ApiTestCase):
         self.assertFalse(Message.objects.filter(read__isnull=False).exists())
         self.assertEqual(self.reads(), [])
 
-    def test_marks_up_to_and_with_the_message(self):
-        messages = [stored(self.bob, self.alice) for _ in range(3)]
+    def test_marks_messages_up_to_and_including_the_given_one(self):
+        messages = [make_message(self.bob, self.alice) for _ in range(3)]
 
         response = self.mark(messages[1].pk)
 
@@ -339,8 +354,8 @@ class ReadTests(ReadAssertions, ApiTestCase):
         self.assertEqual(self.reads(), [READ])
         self.assert_counters_agree()
 
-    def test_marks_all_up_to_the_last(self):
-        messages = [stored(self.bob, self.alice) for _ in range(3)]
+    def test_marks_all_messages_up_to_the_last(self):
+        messages = [make_message(self.bob, self.alice) for _ in range(3)]
 
         response = self.mark(messages[-1].pk)
 
@@ -349,24 +364,28 @@ class ReadTests(ReadAssertions, ApiTestCase):
         self.assertEqual(len(set(Message.objects.values_list("read"))), 1)
         self.assert_counters_agree()
 
-    def test_sender_and_receiver_see_when(self):
-        message = stored(self.bob, self.alice)
+    def test_sender_and_receiver_see_the_time(self):
+        message = make_message(self.bob, self.alice)
         unread = [self.as_user(user).get(f"/api/message/{message.pk}").json() for user in (self.alice, self.bob)]
 
         self.mark(message.pk)
 
-        read = shown_time(Message.objects.get().read)
-        self.assertEqual(unread, [shown(message)] * 2)
+        read = as_shown_time(Message.objects.get().read)
+        self.assertEqual(unread, [as_shown(message)] * 2)
         self.assertIsNone(unread[0]["read"])
         self.assertTime(read)
         for user, path in ((self.alice, "received"), (self.bob, "sent")):
             client = self.as_user(user)
-            self.assertEqual(client.get(f"/api/message/{message.pk}").json(), {**shown(message), "read": read})
+            self.assertEqual(client.get(f"/api/message/{message.pk}").json(), {**as_shown(message), "read": read})
             for page in (client.get("/api/message").json(), client.get(f"/api/message/{path}").json()):
-                self.assertEqual(page["results"], [{**shown(message), "read": read}])
+                self.assertEqual(page["results"], [{**as_shown(message), "read": read}])
 
     def test_takes_a_message_that_the_reader_sent(self):
-        first, own, last = stored(self.bob, self.alice), stored(self.alice, self.bob), stored(self.bob, self.alice)
+        first, own, last = (
+            make_message(self.bob, self.alice),
+            make_message(self.alice, self.bob),
+            make_message(self.bob, self.alice),
+        )
 
         response = self.mark(own.pk)
 
@@ -375,7 +394,7 @@ class ReadTests(ReadAssertions, ApiTestCase):
         self.assert_counters_agree()
 
     def test_is_repeatable_and_never_undone(self):
-        first, second, third = (stored(self.bob, self.alice) for _ in range(3))
+        first, second, third = (make_message(self.bob, self.alice) for _ in range(3))
         self.mark(second.pk)
         read = Message.objects.get(pk=first.pk).read
 
@@ -389,9 +408,9 @@ class ReadTests(ReadAssertions, ApiTestCase):
         self.assertEqual(self.reads(), [READ, READ])
         self.assert_counters_agree()
 
-    def test_marks_what_that_user_sent_one_and_nothing_else(self):
+    def test_marks_only_messages_from_that_user_to_the_reader(self):
         others = [
-            stored(*ends)
+            make_message(*ends)
             for ends in (
                 (self.carol, self.alice),
                 (self.alice, self.bob),
@@ -400,7 +419,7 @@ class ReadTests(ReadAssertions, ApiTestCase):
                 (self.bob, self.carol),
             )
         ]
-        message = stored(self.bob, self.alice)
+        message = make_message(self.bob, self.alice)
 
         response = self.mark(message.pk)
 
@@ -408,7 +427,7 @@ class ReadTests(ReadAssertions, ApiTestCase):
         self.assertEqual(self.read_of(message, *others), [True] + [False] * 5)
         self.assert_counters_agree()
 
-    def test_message_to_oneself_is_born_read(self):
+    def test_message_to_self_is_read_from_the_start(self):
         response = self.client.post("/api/message", {"receiver": "alice", "content": "milk"}).json()
         message = Message.objects.get()
 
@@ -416,12 +435,12 @@ class ReadTests(ReadAssertions, ApiTestCase):
 
         self.assertEqual(response["read"], response["created"])
         self.assertEqual((marked.status_code, marked.json()), (200, {"user": "alice", "unread": 0}))
-        self.assertEqual(shown(Message.objects.get()), response)
+        self.assertEqual(as_shown(Message.objects.get()), response)
         self.assertEqual(self.reads(), [])
         self.assert_counters_agree()
 
     def test_works_with_a_block_between_the_two(self):
-        message = stored(self.bob, self.alice)
+        message = make_message(self.bob, self.alice)
         Block.objects.create(blocker=self.alice, blocked=self.bob)
         Block.objects.create(blocker=self.bob, blocked=self.alice)
 
@@ -431,7 +450,7 @@ class ReadTests(ReadAssertions, ApiTestCase):
         self.assertEqual(self.read_of(message), [True])
 
     def test_reads_a_form(self):
-        message = stored(self.bob, self.alice)
+        message = make_message(self.bob, self.alice)
 
         response = self.client.post(
             "/api/conversation/bob/read", f"up_to={message.pk}", content_type="application/x-www-form-urlencoded"
@@ -439,24 +458,24 @@ class ReadTests(ReadAssertions, ApiTestCase):
 
         self.assertEqual((response.status_code, response.json()), (200, {"user": "bob", "unread": 0}))
 
-    def test_refuses_what_is_no_id(self):
-        pk = stored(self.bob, self.alice).pk
+    def test_refuses_an_invalid_id(self):
+        pk = make_message(self.bob, self.alice).pk
         texts = ("", " ", "x", "1.5", f" {pk}", f"+{pk}", f"{pk}.0", f"{pk}_0", f"{pk}\0", "9" * 30, "9" * 5000, "１")  # noqa: RUF001
         for up_to in (None, True, False, 0, -1, 1.5, float(pk), 1e300, 10**30, 2**63, [], [pk], {}, {"id": pk}, *texts):
             with self.subTest(up_to=str(up_to)[:30]):
                 self.assert_refused(self.mark(up_to))
 
     def test_refuses_a_body_without_it(self):
-        stored(self.bob, self.alice)
+        make_message(self.bob, self.alice)
 
         self.assert_refused(self.client.post("/api/conversation/bob/read"))
         self.assert_refused(self.client.post("/api/conversation/bob/read", {"upto": 1}))
         self.assert_names(self.client.post("/api/conversation/bob/read", [1]), "non_field_errors")
 
     def test_refuses_a_message_of_another_conversation(self):
-        stored(self.bob, self.alice)
+        make_message(self.bob, self.alice)
         others = [
-            stored(*ends)
+            make_message(*ends)
             for ends in ((self.carol, self.alice), (self.alice, self.carol), (self.bob, self.carol), (self.bob, self.bob))
         ]
         for pk in (*[message.pk for message in others], others[-1].pk + 1, 2**63 - 1):
@@ -469,8 +488,8 @@ class ReadTests(ReadAssertions, ApiTestCase):
         self.assertEqual(self.reads(), [])
         self.assert_counters_agree()
 
-    def test_answers_404_where_there_is_no_conversation(self):
-        message = stored(self.bob, self.alice)
+    def test_responds_404_without_a_conversation(self):
+        message = make_message(self.bob, self.alice)
         names = ("nobody", "carol", "alice", "Bob", "BOB", "bob%00", "%00", "%ff", "bob%20", "bob%0A", "b" * 5000)
         for name in (*names, "..", str(self.bob.pk)):
             for body in ({"up_to": message.pk}, {}):
@@ -482,13 +501,13 @@ class ReadTests(ReadAssertions, ApiTestCase):
         self.assertEqual(self.reads(), [])
 
     def test_needs_a_token(self):
-        message = stored(self.bob, self.alice)
+        message = make_message(self.bob, self.alice)
 
         self.assertEqual(self.mark(message.pk, client=APIClient()).status_code, 401)
         self.assertEqual(self.read_of(message), [False])
 
     def test_refuses_url_parameters_and_other_methods(self):
-        message = stored(self.bob, self.alice)
+        message = make_message(self.bob, self.alice)
 
         self.assert_names(self.client.post("/api/conversation/bob/read?up_to=1", {"up_to": message.pk}), "up_to")
         for method in ("get", "put", "patch", "delete"):
@@ -506,9 +525,9 @@ class NoGetChangesAnythingTests(ReadAssertions, ApiTestCase):
         return rows
 
     def test_no_get_changes_anything(self):
-        message = stored(self.bob, self.alice)
+        message = make_message(self.bob, self.alice)
         for ends in ((self.alice, self.bob), (self.alice, self.alice), (self.carol, self.alice)):
-            stored(*ends)
+            make_message(*ends)
         Block.objects.create(blocker=self.alice, blocked=self.carol)
         clients = [self.as_user(user) for user in (self.alice, self.bob, make_user("dave"))]
         paths = [f"/api/message/{message.pk}", "/api/conversation", "/api/conversation?unread=true", "/api/block"]
@@ -529,9 +548,9 @@ class ReadAtOnceTests(ReadAssertions, ConcurrentTestCase):
     ROUNDS = 5
 
     def test_reads_and_sends_in_both_directions(self):
-        last = [stored(self.alice, self.bob), stored(self.bob, self.alice)][-1].pk
+        last = [make_message(self.alice, self.bob), make_message(self.bob, self.alice)][-1].pk
         alice, bob = ([self.as_user(user) for _ in range(5)] for user in (self.alice, self.bob))
-        deeds = (
+        actions = (
             lambda client, partner: client.post("/api/message", {"receiver": partner, "content": "hi"}),
             lambda client, partner: self.mark(client.get("/api/message").json()["results"][0]["id"], partner, client),
             lambda client, partner: self.mark(last, partner, client),
@@ -539,11 +558,11 @@ class ReadAtOnceTests(ReadAssertions, ConcurrentTestCase):
 
         statuses = self.at_once(
             *[
-                lambda deed=deed, client=client, partner=partner: [
-                    deed(client, partner).status_code for _ in range(self.ROUNDS)
+                lambda action=action, client=client, partner=partner: [
+                    action(client, partner).status_code for _ in range(self.ROUNDS)
                 ]
                 for clients, partner in ((alice, "bob"), (bob, "alice"))
-                for deed, client in zip((deeds[0], deeds[0], *deeds), clients, strict=True)
+                for action, client in zip((actions[0], actions[0], *actions), clients, strict=True)
             ]
         )
 
@@ -551,8 +570,8 @@ class ReadAtOnceTests(ReadAssertions, ConcurrentTestCase):
         self.assertEqual(statuses, expected * 2)
         self.assert_counters_agree()
 
-    def test_of_many_that_mark_the_same_one_does(self):
-        message = stored(self.bob, self.alice)
+    def test_one_of_many_requests_marks_the_messages(self):
+        message = make_message(self.bob, self.alice)
         clients = [self.as_user(self.alice) for _ in range(8)]
 
         responses = self.at_once(*[lambda client=client: self.mark(message.pk, client=client) for client in clients])
@@ -561,10 +580,32 @@ class ReadAtOnceTests(ReadAssertions, ConcurrentTestCase):
         self.assertEqual(self.reads(), [READ])
         self.assert_counters_agree()
 
+    @skipUnless(connection.vendor == "postgresql", "SQLite has one lock for the whole database")
+    def test_locks_the_mailbox_before_it_marks_messages(self):
+        """A transaction that holds the mailbox, as a repair does, can go on to change the messages without a deadlock."""
+        message, client, holds_mailbox = make_message(self.bob, self.alice), self.as_user(self.alice), threading.Event()
+
+        def hold_mailbox_then_change_message():
+            with transaction.atomic():
+                lock_or_create(self.alice, self.alice)
+                holds_mailbox.set()
+                wait_until_blocked()
+                return Message.objects.filter(pk=message.pk, read=None).update(content="changed")
+
+        def read():
+            holds_mailbox.wait()
+            return self.mark(message.pk, client=client)
+
+        changed, response = self.at_once(hold_mailbox_then_change_message, read)
+
+        self.assertEqual(changed, 1)
+        self.assertEqual((response.status_code, response.json()), (200, {"user": "bob", "unread": 0}))
+        self.assert_counters_agree()
+
     def test_reads_and_sends_in_four_processes(self):
         names = ("alice", "bob")
         tokens = {name: issue_token(getattr(self, name))[1] for name in names}
-        stored(self.alice, self.bob)
+        make_message(self.alice, self.bob)
 
         def send(name: str, partner: str) -> set[int]:
             body = {"receiver": partner, "content": "hi"}
@@ -581,8 +622,8 @@ class ReadAtOnceTests(ReadAssertions, ConcurrentTestCase):
         with running_service(self.log_folder) as service:
             answers = self.at_once(
                 *[
-                    lambda deed=deed, ends=ends: deed(*ends)
-                    for deed in (send, read)
+                    lambda action=action, ends=ends: action(*ends)
+                    for action in (send, read)
                     for ends in (names, names[::-1])
                     for _ in range(3)
                 ]

@@ -1,4 +1,4 @@
-"""The three message lists from an id on, and all lists against a plain Python model of them."""
+"""The cursors of the three message lists, and all lists compared with a plain Python model of them."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,16 @@ from rest_framework.test import APIClient
 from config.testing.cases import ApiTestCase, make_user
 from messageservice.actions import mark_read
 from messageservice.models import Conversation, Message
-from messageservice.testing import EMPTY_PAGE, LISTS, MessageAssertions, page_from, rows_on, shown, shown_time, stored
+from messageservice.testing import (
+    EMPTY_PAGE,
+    LISTS,
+    MessageAssertions,
+    as_shown,
+    as_shown_time,
+    make_message,
+    page_from,
+    rows_on,
+)
 
 DAY = datetime(2020, 1, 5, 12, tzinfo=UTC)
 LARGEST_ID = 2**63 - 1
@@ -45,7 +54,7 @@ class CursorAssertions(MessageAssertions):
         return response.json()
 
     def assert_page(self, client, path, rows, *, direction, start, size, filters) -> None:
-        """The page from an id on is what the rows of the list say, and so are those that its two links lead to."""
+        """The page at an id, and the pages that its two links lead to, show the expected part of `rows`."""
         page = self.page(client, path, **{direction: start}, page_size=size, **filters)
 
         results, onward, back = page_from(rows, direction, start, size)
@@ -69,16 +78,16 @@ class CursorTests(CursorAssertions, ApiTestCase):
         self.client = self.as_user(self.alice)
 
     def fill(self, rounds: int = 2) -> None:
-        """Messages in all directions, on two days, the first of bob's read; `rows` is how answers show them."""
+        """Messages in all directions, on two days, the first of bob's read; `rows` holds them as responses show them."""
         for position, send in enumerate(SENDS.split() * rounds):
             sender, receiver = (getattr(self, name) for name in send.split(">"))
-            stored(sender, receiver, created=DAY + timedelta(days=position % 2))
+            make_message(sender, receiver, created=DAY + timedelta(days=position % 2))
         first = Message.objects.sent_by(self.bob).received_by(self.alice).order_by("pk")[0]
-        mark_read(conversation=Conversation.objects.between(self.alice, self.bob), up_to=first.pk)
-        self.rows = [shown(message) for message in Message.objects.select_related("sender", "receiver").newest_first()]
+        mark_read(conversation=Conversation.objects.get(owner=self.alice, partner=self.bob), up_to=first.pk)
+        self.rows = [as_shown(message) for message in Message.objects.select_related("sender", "receiver").newest_first()]
 
     def walk(self, path: str, **parameters) -> list[list[int]]:
-        """The ids on each page from one to the last that `next` leads to."""
+        """The ids on each page, from the first to the last that `next` leads to."""
         url, pages = f"{path}?{urlencode(parameters)}", []
         while url:
             page = self.client.get(url).json()
@@ -87,8 +96,8 @@ class CursorTests(CursorAssertions, ApiTestCase):
             url = page["next"]
         return pages
 
-    def test_before_shows_what_is_next_older(self):
-        first, second, third, fourth = (stored(self.alice, self.bob, str(number)) for number in range(4))
+    def test_before_shows_the_next_older_messages(self):
+        first, second, third, fourth = (make_message(self.alice, self.bob, str(number)) for number in range(4))
 
         page = self.page(self.client, "/api/message", before=fourth.pk, page_size=2)
 
@@ -97,14 +106,14 @@ class CursorTests(CursorAssertions, ApiTestCase):
             {
                 "next": f"http://testserver/api/message?before={second.pk}&page_size=2",
                 "previous": f"http://testserver/api/message?after={third.pk}&page_size=2",
-                "results": [shown(third), shown(second)],
+                "results": [as_shown(third), as_shown(second)],
             },
         )
-        self.assertEqual(self.client.get(page["next"]).json()["results"], [shown(first)])
-        self.assertEqual(self.client.get(page["previous"]).json()["results"], [shown(fourth)])
+        self.assertEqual(self.client.get(page["next"]).json()["results"], [as_shown(first)])
+        self.assertEqual(self.client.get(page["previous"]).json()["results"], [as_shown(fourth)])
 
-    def test_after_shows_what_is_next_newer_and_newest_first(self):
-        first, second, third, fourth = (stored(self.bob, self.alice, str(number)) for number in range(4))
+    def test_after_shows_the_next_newer_messages_newest_first(self):
+        first, second, third, fourth = (make_message(self.bob, self.alice, str(number)) for number in range(4))
 
         page = self.page(self.client, "/api/message/received", after=first.pk, page_size=2)
 
@@ -113,14 +122,14 @@ class CursorTests(CursorAssertions, ApiTestCase):
             {
                 "next": f"http://testserver/api/message/received?after={third.pk}&page_size=2",
                 "previous": f"http://testserver/api/message/received?before={second.pk}&page_size=2",
-                "results": [shown(third), shown(second)],
+                "results": [as_shown(third), as_shown(second)],
             },
         )
-        self.assertEqual(self.client.get(page["next"]).json()["results"], [shown(fourth)])
-        self.assertEqual(self.client.get(page["previous"]).json()["results"], [shown(first)])
+        self.assertEqual(self.client.get(page["next"]).json()["results"], [as_shown(fourth)])
+        self.assertEqual(self.client.get(page["previous"]).json()["results"], [as_shown(first)])
 
-    def test_holds_twenty_rows_unless_told(self):
-        messages = [stored(self.alice, self.alice) for _ in range(21)]
+    def test_has_twenty_rows_by_default(self):
+        messages = [make_message(self.alice, self.alice) for _ in range(21)]
         ids = [message.pk for message in messages[::-1]]
 
         for path in LISTS:
@@ -143,7 +152,7 @@ class CursorTests(CursorAssertions, ApiTestCase):
                     self.assertEqual(self.walk(path, before=self.rows[0]["id"] + 1, page_size=size, **filters), older)
                     self.assertEqual(self.walk(path, after=0, page_size=size, **filters), newer)
 
-    def test_begins_at_every_id_there_is_and_at_those_that_are_not(self):
+    def test_starts_at_any_id_whether_or_not_it_exists(self):
         self.fill(rounds=1)
         newest, oldest = self.rows[0]["id"], self.rows[-1]["id"]
         starts = (*range(max(0, oldest - 2), newest + 4), 0, LARGEST_ID, LARGEST_ID + 1, 10**18 - 1, 10**18, int("9" * 30))
@@ -154,7 +163,7 @@ class CursorTests(CursorAssertions, ApiTestCase):
                     with self.subTest(path=path, direction=direction, start=start):
                         self.assert_page(self.client, path, rows, direction=direction, start=start, size=2, filters={})
 
-    def test_filtered_begins_anywhere(self):
+    def test_filtered_lists_start_at_any_id(self):
         self.fill()
         starts = (0, *(row["id"] for row in self.rows[::5]), self.rows[0]["id"] + 1, int("9" * 30))
         for path, filters in FILTERED_LISTS:
@@ -164,11 +173,11 @@ class CursorTests(CursorAssertions, ApiTestCase):
                     with self.subTest(path=path, filters=filters, direction=direction, start=start):
                         self.assert_page(self.client, path, rows, direction=direction, start=start, size=2, filters=filters)
 
-    def test_shows_each_message_to_oneself_once(self):
+    def test_shows_each_message_to_self_once(self):
         for _ in range(6):
             for ends in ((self.alice, self.alice), (self.alice, self.bob), (self.alice, self.alice), (self.bob, self.alice)):
-                stored(*ends)
-        self.rows = [shown(message) for message in Message.objects.select_related("sender", "receiver").newest_first()]
+                make_message(*ends)
+        self.rows = [as_shown(message) for message in Message.objects.select_related("sender", "receiver").newest_first()]
 
         for path in LISTS:
             rows = rows_on(path, "alice", self.rows, {})
@@ -178,7 +187,7 @@ class CursorTests(CursorAssertions, ApiTestCase):
                         self.assert_page(self.client, path, rows, direction=direction, start=start, size=5, filters={})
 
     def test_keeps_a_day_in_the_middle_of_a_conversation(self):
-        """The day's messages alone, wherever one begins: on the day before, in the day, or on the day after."""
+        """Only the messages of the day, whether the id is of the day before, the day itself or the day after."""
         for days in (-1, 0, 1):
             for ends in (
                 (self.alice, self.bob),
@@ -186,8 +195,8 @@ class CursorTests(CursorAssertions, ApiTestCase):
                 (self.carol, self.alice),
                 (self.alice, self.carol),
             ) * 3:
-                stored(*ends, created=DAY + timedelta(days=days))
-        self.rows = [shown(message) for message in Message.objects.select_related("sender", "receiver").newest_first()]
+                make_message(*ends, created=DAY + timedelta(days=days))
+        self.rows = [as_shown(message) for message in Message.objects.select_related("sender", "receiver").newest_first()]
         starts = (0, *(row["id"] for row in self.rows[::4]), self.rows[0]["id"] + 1)
 
         for path, partner in zip(LISTS, ("user", "receiver", "sender"), strict=True):
@@ -203,37 +212,37 @@ class CursorTests(CursorAssertions, ApiTestCase):
                                 self.client, path, rows, direction=direction, start=start, size=2, filters=filters
                             )
 
-    def test_reads_zeros_in_front(self):
-        message = stored(self.alice, self.bob)
+    def test_accepts_leading_zeros(self):
+        message = make_message(self.alice, self.bob)
 
         page = self.page(self.client, "/api/message", after=f"{0:040}{message.pk - 1}")
 
-        self.assertEqual(page["results"], [shown(message)])
+        self.assertEqual(page["results"], [as_shown(message)])
 
-    def test_is_empty_where_there_is_nothing(self):
-        stored(self.bob, self.carol)
+    def test_is_empty_if_there_are_no_messages(self):
+        make_message(self.bob, self.carol)
         for path, filters in FILTERED_LISTS:
             for cursor in ({"before": "0"}, {"before": "9" * 5000}, {"after": "0"}, {"after": "9" * 5000}):
                 with self.subTest(path=path, filters=filters, cursor=[*cursor]):
                     self.assertEqual(self.page(self.client, path, **cursor, **filters), EMPTY_CURSOR_PAGE)
 
-    def test_shows_what_comes_in_while_one_walks(self):
+    def test_shows_messages_that_arrive_during_a_walk(self):
         seen, url = [], "/api/message/received?after=0&page_size=2"
-        messages = [stored(self.bob, self.alice) for _ in range(5)]
+        messages = [make_message(self.bob, self.alice) for _ in range(5)]
 
         for _ in range(6):
             page = self.client.get(url).json()
             seen += [row["id"] for row in page["results"]][::-1]
             if len(messages) < 8:
-                messages.append(stored(self.carol, self.alice))
-                stored(self.alice, self.carol)
+                messages.append(make_message(self.carol, self.alice))
+                make_message(self.alice, self.carol)
             url = page["next"] or f"/api/message/received?after={seen[-1]}&page_size=2"
 
         self.assertEqual(seen, [message.pk for message in messages])
         self.assertEqual(self.client.get(url).json()["results"], [])
 
-    def test_refuses_what_is_no_id(self):
-        stored(self.alice, self.bob)
+    def test_refuses_an_invalid_id(self):
+        make_message(self.alice, self.bob)
         values = "-1 -0 1.5 1.0 x 1x 0x1 1e3 1_0 %2B1 %201 1%20 1%0A 1%00 %00 %ff %EF%BC%91 %D9%A1 null true"
         for path in LISTS:
             for name in ("before", "after"):
@@ -254,14 +263,14 @@ class CursorTests(CursorAssertions, ApiTestCase):
                 with self.subTest(path=path, query=query):
                     self.assert_names(self.client.get(f"{path}?{query}"), name)
 
-    def test_refuses_cursors_beside_each_other_and_beside_pages(self):
-        stored(self.alice, self.bob)
+    def test_refuses_cursors_combined_with_each_other_or_a_page(self):
+        make_message(self.alice, self.bob)
         for path in LISTS:
             for names in (("before", "after"), ("before", "page"), ("after", "page"), ("before", "after", "page")):
                 with self.subTest(path=path, names=names):
                     self.assert_names(self.client.get(path, dict.fromkeys(names, 1)), *names)
 
-    def test_refuses_wrong_filters_and_page_sizes_beside_a_cursor(self):
+    def test_refuses_wrong_filters_and_page_sizes_with_a_cursor(self):
         for query, name in (
             ("before=9&user=nobody", "user"),
             ("after=0&date=2020-02-30", "date"),
@@ -278,7 +287,7 @@ class CursorTests(CursorAssertions, ApiTestCase):
 
 
 class RandomTests(CursorAssertions, ApiTestCase):
-    """Random sends and reading marks; every list, page and cursor must show what a plain list of all messages gives."""
+    """Random sends and read marks; every list, page and cursor must show what a plain list of all messages gives."""
 
     SEED = 1
     STEPS = 300
@@ -290,20 +299,20 @@ class RandomTests(CursorAssertions, ApiTestCase):
         self.users = {"alice": self.alice, "bob": self.bob, "carol": self.carol}
         self.users |= {name: make_user(name) for name in self.NAMES if name not in self.users}
         self.clients = {name: self.as_user(user) for name, user in self.users.items()}
-        self.rows: list[dict] = []  # all messages as answers show them, newest first
+        self.rows: list[dict] = []  # all messages as responses show them, newest first
 
-    def test_every_answer_is_what_a_plain_list_gives(self):
-        deeds = {self.send: 6, self.read: 2, self.look_at_page: 5, self.look_from_id: 8, self.look_at_conversations: 2}
+    def test_every_response_is_what_a_plain_list_gives(self):
+        actions = {self.send: 6, self.read: 2, self.look_at_page: 5, self.look_from_id: 8, self.look_at_conversations: 2}
         for step in range(self.STEPS):
-            (deed,) = self.random.choices([*deeds], [*deeds.values()])
-            with self.subTest(seed=self.SEED, step=step, deed=deed.__name__):
-                deed()
+            (action,) = self.random.choices([*actions], [*actions.values()])
+            with self.subTest(seed=self.SEED, step=step, action=action.__name__):
+                action()
 
         self.assertGreater(len(self.rows), self.STEPS // 8)
         self.assert_counters_agree()
 
     def a_user(self) -> str:
-        """Mostly one of few, so that their lists grow long; frank sends nothing, but to himself."""
+        """Mostly alice or bob, so that their lists grow long. frank only writes to himself."""
         return self.random.choices(self.NAMES, (8, 8, 4, 2, 1, 1))[0]
 
     def an_id(self) -> int:
@@ -312,7 +321,7 @@ class RandomTests(CursorAssertions, ApiTestCase):
         return self.random.choice((0, newest + 1, 10**30, *[self.random.randint(oldest, newest)] * 9))
 
     def a_list(self) -> tuple[str, str, dict[str, str], list[dict]]:
-        """A user, one of their lists, filters for it, and its rows."""
+        """A random user, one of their lists, filters for it, and its rows."""
         user, path = self.a_user(), self.random.choice(LISTS)
         day = DAY + timedelta(days=self.random.randint(0, 3))
         possible = {
@@ -328,8 +337,8 @@ class RandomTests(CursorAssertions, ApiTestCase):
         if "frank" in (sender, receiver):
             sender = receiver = "frank"
         created = DAY + timedelta(days=self.random.randint(0, 2), hours=self.random.randint(-11, 11))
-        message = stored(self.users[sender], self.users[receiver], str(len(self.rows)), created)
-        self.rows.insert(0, shown(message))
+        message = make_message(self.users[sender], self.users[receiver], str(len(self.rows)), created)
+        self.rows.insert(0, as_shown(message))
 
     def read(self) -> None:
         reader, partner, up_to = self.a_user(), self.a_user(), self.an_id()
@@ -343,7 +352,7 @@ class RandomTests(CursorAssertions, ApiTestCase):
         unread = [row for row in conversation if row["receiver"] == reader and row["read"] is None]
         marked = [row for row in unread if row["id"] <= up_to]
         for row in marked:
-            row["read"] = shown_time(Message.objects.get(pk=marked[0]["id"]).read)
+            row["read"] = as_shown_time(Message.objects.get(pk=marked[0]["id"]).read)
         self.assertEqual(response.json(), {"user": partner, "unread": len(unread) - len(marked)})
 
     def look_at_page(self) -> None:

@@ -106,7 +106,7 @@ class SendLimitAtOnceTests(ConcurrentTestCase):
 
         self.assertEqual(Counter(response.status_code for response in responses), {201: 5, 429: 16})
         self.assertEqual(Message.objects.count(), 5)
-        self.assertEqual(Mailbox.objects.of(self.alice).sent, 5)
+        self.assertEqual(Mailbox.objects.get(user=self.alice).sent, 5)
         self.assertEqual(sum(box.received for box in Mailbox.objects.all()), 5)
         self.assertEqual(sum(conversation.sent for conversation in Conversation.objects.all()), 5)
         self.assertEqual([event for event, _, _ in self.events()], ["Successful Message"] * 5)

@@ -1,4 +1,4 @@
-"""The header Idempotency-Key of POST /api/message, by which sending is safe to repeat."""
+"""The header Idempotency-Key of POST /api/message, which makes retries safe."""
 
 from django.test import override_settings
 from rest_framework.test import APIClient
@@ -7,7 +7,7 @@ from blocking.models import Block
 from config.environment import Limit
 from config.testing.cases import ApiTestCase, ConcurrentTestCase
 from messageservice.models import Message
-from messageservice.testing import MessageAssertions, shown
+from messageservice.testing import MessageAssertions, as_shown
 
 USED_BEFORE = {"detail": "This Idempotency-Key was already used for another message. Use a new key."}
 SENT = ("Successful Message", "alice", "bob")
@@ -19,7 +19,7 @@ class SendingAgainAssertions(MessageAssertions):
         return client.post("/api/message", {"receiver": receiver, "content": content}, headers=headers)
 
     def assert_replayed(self, response, first) -> None:
-        """The same answer again, and nothing stored or logged by it."""
+        """The response is the first one again, and nothing more was stored or logged."""
         self.assertEqual(response.status_code, 201, response.content)
         self.assertEqual(response.json(), first.json())
         self.assertEqual(response["Location"], first["Location"])
@@ -40,7 +40,7 @@ class SendingAgainTests(SendingAgainAssertions, ApiTestCase):
         for _ in range(3):
             again = self.send(self.client, "a-key")
 
-            self.assertEqual((first.status_code, first.json()), (201, shown(Message.objects.get())))
+            self.assertEqual((first.status_code, first.json()), (201, as_shown(Message.objects.get())))
             self.assertNotIn("Idempotency-Replayed", first)
             self.assert_replayed(again, first)
 
@@ -51,7 +51,7 @@ class SendingAgainTests(SendingAgainAssertions, ApiTestCase):
 
         self.assert_replayed(again, first)
 
-    def test_replays_a_message_to_oneself(self):
+    def test_replays_a_message_to_self(self):
         first = self.send(self.client, "key", receiver="alice")
 
         again = self.send(self.client, "key", receiver="alice")
@@ -88,7 +88,7 @@ class SendingAgainTests(SendingAgainAssertions, ApiTestCase):
                 self.assertEqual(self.events(), [SENT])
                 self.assert_counters_agree()
 
-    def test_names_wrong_fields_also_under_a_used_key(self):
+    def test_reports_wrong_fields_even_with_a_used_key(self):
         self.send(self.client, "key")
 
         self.assert_names(self.send(self.client, "key", receiver="nobody"), "receiver")
@@ -108,7 +108,7 @@ class SendingAgainTests(SendingAgainAssertions, ApiTestCase):
             self.assertNotIn("Idempotency-Replayed", other)
         self.assertEqual(Message.objects.count(), 3)
 
-    def test_takes_visible_ascii_to_the_letter(self):
+    def test_takes_any_visible_ascii_as_a_key(self):
         visible = "".join(map(chr, range(ord("!"), ord("~") + 1)))
         keys = ("k", "K", "k" * 255, "k" * 254, visible, "0", "00", "null", '"k"', "k,k", "%20")
 
@@ -122,7 +122,7 @@ class SendingAgainTests(SendingAgainAssertions, ApiTestCase):
                 self.assertIn("Idempotency-Replayed", self.send(self.client, key))
         self.assertEqual(Message.objects.count(), len(keys))
 
-    def test_refuses_a_key_that_is_none(self):
+    def test_refuses_an_invalid_key(self):
         for key in ("", " ", "k" * 256, "a key", " key", "key ", "a\tkey", "\x7f", "kéy", "k\xa0y", "k\x00y", "k" * 8000):
             with self.subTest(key=key[:9], length=len(key)):
                 response = self.send(self.client, key)
@@ -164,7 +164,7 @@ class SendingAgainTests(SendingAgainAssertions, ApiTestCase):
         self.assertEqual(response.status_code, 201)
         self.assertNotIn("Idempotency-Replayed", response)
 
-    def test_replays_though_the_receiver_blocks_the_sender_meanwhile(self):
+    def test_replays_even_if_the_receiver_blocks_the_sender_now(self):
         first = self.send(self.client, "key")
         Block.objects.create(blocker=self.bob, blocked=self.alice)
 
@@ -175,7 +175,7 @@ class SendingAgainTests(SendingAgainAssertions, ApiTestCase):
         self.assertEqual(self.send(self.client, "key", content="ho").status_code, 422)
         self.assertEqual(self.send(self.client, "another").status_code, 403)
 
-    def test_replays_though_the_limit_is_reached_and_counts_nothing_towards_it(self):
+    def test_replays_beyond_the_limit_without_counting_towards_it(self):
         with override_settings(LIMIT_SEND=Limit(2, 60)):
             first = self.send(self.client, "key")
             for _ in range(3):
@@ -201,7 +201,7 @@ class SendingAgainTests(SendingAgainAssertions, ApiTestCase):
 
         self.assertEqual(self.send(APIClient(), "key").status_code, 401)
 
-    def test_location_is_a_full_url_that_answers(self):
+    def test_location_is_the_full_url_of_the_message(self):
         response = self.send(self.client, None)
 
         self.assertEqual(response["Location"], f"http://testserver/api/message/{response.json()['id']}")
@@ -214,17 +214,17 @@ class SendingAgainAtOnceTests(SendingAgainAssertions, ConcurrentTestCase):
         client = self.as_user(self.alice)
         return lambda: self.send(client, key, content=content)
 
-    def test_of_eight_one_is_stored_and_all_get_it(self):
+    def test_eight_requests_with_one_key_store_one_message(self):
         responses = self.at_once(*[self.sending("key") for _ in range(8)])
 
-        message = shown(Message.objects.get())
+        message = as_shown(Message.objects.get())
         self.assertEqual([response.status_code for response in responses], [201] * 8)
         self.assertEqual([response.json() for response in responses], [message] * 8)
         self.assertEqual(sum("Idempotency-Replayed" not in response for response in responses), 1)
         self.assertEqual(self.events(), [SENT])
         self.assert_counters_agree()
 
-    def test_of_two_contents_one_is_stored_and_the_other_refused(self):
+    def test_two_contents_with_one_key_store_one_message(self):
         for number in range(5):
             responses = self.at_once(self.sending(f"key-{number}", "hi"), self.sending(f"key-{number}", "ho"))
 

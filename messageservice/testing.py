@@ -1,58 +1,72 @@
-"""What the tests of messages share."""
+"""Helpers of the message tests."""
 
+import time
 from datetime import datetime
 
 from django.contrib.auth.models import User
 from django.db import connection
 
+from config.database.sql import fetch_one
 from messageservice.actions import send_message
 from messageservice.models import Conversation, Mailbox, Message
 
 EMPTY_PAGE = {"count": 0, "next": None, "previous": None, "results": []}
 NO_SUCH_PAGE = {"detail": "Invalid page."}
-# PostgreSQL writes a message and what counts it in one statement; SQLite has to be told each.
+# PostgreSQL stores and counts a message in one statement, SQLite in three.
 QUERIES_TO_STORE = 1 if connection.vendor == "postgresql" else 3
 
 
-def stored(sender: User, receiver: User, content: str = "hi", created: datetime | None = None) -> Message:
-    """A message as it stands in the database, written at another time than now where `created` says so."""
+def make_message(sender: User, receiver: User, content: str = "hi", created: datetime | None = None) -> Message:
+    """Send a message, and return it as stored; `created` replaces its time."""
     row, _ = send_message(sender=sender, receiver=receiver, content=content)
     if created is not None:
         Message.objects.filter(pk=row.id).update(created=created)
     return Message.objects.select_related("sender", "receiver").get(pk=row.id)
 
 
-def shown_time(time: datetime) -> str:
+def as_shown_time(time: datetime) -> str:
     return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def shown(message: Message) -> dict:
-    """The message as an answer holds it."""
+def as_shown(message: Message) -> dict:
+    """The message as responses show it."""
     return {
         "id": message.pk,
         "sender": message.sender.username,
         "receiver": message.receiver.username,
         "content": message.content,
-        "created": shown_time(message.created),
-        "read": message.read and shown_time(message.read),
+        "created": as_shown_time(message.created),
+        "read": message.read and as_shown_time(message.read),
     }
+
+
+def wait_until_blocked() -> None:
+    """Return when another transaction waits for a lock. On PostgreSQL: SQLite has one lock, and cannot say who waits."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        fetch_one("SELECT pg_stat_clear_snapshot()")  # within a transaction the server would show the same rows again
+        if fetch_one(waiting) != (0,):
+            return
+        time.sleep(0.01)
+    raise AssertionError("Nobody waits for a lock.")
 
 
 class MessageAssertions:
     def assert_names(self, response, *fields: str) -> None:
-        """A 400 that says what is wrong with these fields, or URL parameters, and with no other."""
+        """The response is a 400 that says what is wrong with these fields or URL parameters, and with no others."""
         self.assertEqual(response.status_code, 400, response.content)
         self.assertEqual(response.json().keys(), set(fields))
         for reasons in response.json().values():
             self.assertTrue(reasons and all(reason and isinstance(reason, str) for reason in reasons), reasons)
 
     def assert_counters_agree(self) -> None:
-        """What mailboxes and conversations count is what the messages themselves say, and places leave no gap."""
+        """The counters of mailboxes and conversations agree with the messages, and the places have no gap."""
         for user in User.objects.all():
             messages = list(Message.objects.involving(user).order_by("pk"))
             sent = [message for message in messages if message.sender_id == user.pk]
             received = [message for message in messages if message.receiver_id == user.pk]
-            mailbox = Mailbox.objects.of(user)
+            mailbox = Mailbox.objects.filter(user=user).first() or Mailbox()
 
             self.assertEqual(
                 (mailbox.total, mailbox.sent, mailbox.received, mailbox.unread, mailbox.conversations),
@@ -89,7 +103,7 @@ class MessageAssertions:
 
     @staticmethod
     def places(message: Message, user: User) -> set[int]:
-        """Where the message stands in the user's mailbox: one place, also when both ends are theirs."""
+        """The places of the message in the user's mailbox: one, even if the user is both sender and receiver."""
         ends = [(message.sender_id, message.sender_place), (message.receiver_id, message.receiver_place)]
         return {place for end, place in ends if end == user.pk}
 
@@ -116,7 +130,7 @@ KEEPS = {
 
 
 def rows_on(path: str, user: str, rows: list[dict], filters: dict[str, str]) -> list[dict]:
-    """What of all messages, newest first, stands on a user's list: the filters as plainly as they can be said."""
+    """The rows of all messages that belong on a user's list: a plain model of the lists and their filters."""
     return [
         row
         for row in rows
@@ -125,7 +139,7 @@ def rows_on(path: str, user: str, rows: list[dict], filters: dict[str, str]) -> 
 
 
 def page_from(rows: list[dict], direction: str, start: int, size: int) -> tuple[list[dict], list[dict], list[dict]]:
-    """The page before or after an id, and those that its `next` and its `previous` lead to; empty where they are null."""
+    """The page at an id, and the pages that its `next` and `previous` lead to; an empty list for a null link."""
     if direction == "before":
         newer = sum(row["id"] >= start for row in rows)
         older = newer + size

@@ -12,12 +12,12 @@ from blocking.models import Block
 from config.testing.cases import PASSWORD, ApiTestCase, ConcurrentTestCase, deleted_once_found
 from config.testing.service import running_service
 from messageservice.models import Mailbox, Message
-from messageservice.testing import EMPTY_PAGE, NO_SUCH_PAGE, MessageAssertions, shown, stored
+from messageservice.testing import EMPTY_PAGE, NO_SUCH_PAGE, MessageAssertions, as_shown, make_message
 
 
 class SendTests(MessageAssertions, ApiTestCase):
     def post(self, body, path="/api/message", media_type="application/json"):
-        """alice's request. The body travels as ASCII, so that it can hold what is no text, such as half a surrogate pair."""
+        """alice's request. The body is sent as ASCII, so that it can hold invalid text, such as half a surrogate pair."""
         return self.as_user(self.alice).post(path, json.dumps(body), content_type=media_type)
 
     def assert_refused(self, response, *fields: str) -> None:
@@ -25,18 +25,18 @@ class SendTests(MessageAssertions, ApiTestCase):
         self.assertFalse(Message.objects.exists())
         self.assertEqual(self.events(), [])
 
-    def test_stores_and_answers_with_the_message(self):
+    def test_stores_and_returns_the_message(self):
         response = self.post({"receiver": "bob", "content": "hi"})
 
         message = Message.objects.get()
         self.assertEqual(response.status_code, 201)
-        self.assertEqual(response.json(), shown(message))
+        self.assertEqual(response.json(), as_shown(message))
         self.assertTime(response.json()["created"])
         self.assertEqual((message.sender, message.receiver, message.content), (self.alice, self.bob, "hi"))
         self.assertIsNone(message.read)
         self.assertEqual(self.events(), [("Successful Message", "alice", "bob")])
 
-    def test_answers_with_six_digits_of_a_second_even_when_they_are_zeros(self):
+    def test_returns_six_digits_of_a_second_even_if_they_are_zeros(self):
         with mock.patch("django.utils.timezone.now", return_value=datetime(2020, 1, 5, tzinfo=UTC)):
             response = self.post({"receiver": "bob", "content": "hi"})
 
@@ -50,14 +50,14 @@ class SendTests(MessageAssertions, ApiTestCase):
         self.assertFalse(Message.objects.exists())
         self.assertEqual(self.events(), [])
 
-    def test_takes_the_sender_from_the_token_alone(self):
+    def test_takes_the_sender_from_the_token_only(self):
         response = self.post(
             {"receiver": "bob", "content": "hi", "sender": "carol", "id": 7_000_000, "created": "2020-01-05T00:00:00Z"}
         )
 
         message = Message.objects.get()
         self.assertEqual(response.status_code, 201)
-        self.assertEqual(response.json(), shown(message))
+        self.assertEqual(response.json(), as_shown(message))
         self.assertEqual(message.sender, self.alice)
         self.assertNotEqual(message.pk, 7_000_000)
         self.assertGreater(message.created.year, 2020)
@@ -111,10 +111,10 @@ class SendTests(MessageAssertions, ApiTestCase):
                 response = request()
 
                 self.assertEqual(response.status_code, 201, response.content)
-                self.assertEqual(response.json(), shown(Message.objects.newest_first()[0]))
+                self.assertEqual(response.json(), as_shown(Message.objects.newest_first()[0]))
                 self.assertEqual({name: response.json()[name] for name in body}, body)
 
-    def test_refuses_a_receiver_who_is_not_there(self):
+    def test_refuses_a_receiver_who_does_not_exist(self):
         blank_or_broken = ("", " ", "bob ", " bob", "bob\n", "bob\0", "\0", "\ud800", "bob\udfff")
         for receiver in ("nobody", "Bob", "BOB", *blank_or_broken, "b" * 900_000):
             with self.subTest(receiver=receiver[:9]):
@@ -122,7 +122,7 @@ class SendTests(MessageAssertions, ApiTestCase):
 
                 self.assert_refused(response, "receiver")
 
-    def test_refuses_a_receiver_that_is_no_string(self):
+    def test_refuses_a_receiver_that_is_not_a_string(self):
         User.objects.create(username="True")
         User.objects.create(username="12")
         for receiver in (None, 12, 1.5, True, False, ["bob"], {"username": "bob"}, [], {}, self.bob.pk):
@@ -145,7 +145,7 @@ class SendTests(MessageAssertions, ApiTestCase):
 
                 self.assert_refused(response, "content")
 
-    def test_refuses_content_that_is_too_long_or_no_text(self):
+    def test_refuses_content_that_is_too_long_or_not_text(self):
         for content in ("x" * 10_001, "x" * 900_000, " " * 10_000 + "x", "hi\0", "\0", "\ud800", "hi \udfff there"):
             with self.subTest(content=content[:9], length=len(content)):
                 response = self.post({"receiver": "bob", "content": content})
@@ -166,7 +166,7 @@ class SendTests(MessageAssertions, ApiTestCase):
 
                 self.assert_refused(response, *fields)
 
-    def test_refuses_a_body_that_is_no_object(self):
+    def test_refuses_a_body_that_is_not_an_object(self):
         for body in (None, [], ["receiver", "content"], "bob", 12, True):
             with self.subTest(body=body):
                 response = self.post(body)
@@ -181,15 +181,15 @@ class SendTests(MessageAssertions, ApiTestCase):
 
                 self.assert_refused(response, name)
 
-    def test_stores_a_message_to_oneself_once(self):
+    def test_stores_a_message_to_the_sender_once(self):
         response = self.post({"receiver": "alice", "content": "milk"})
 
         message = Message.objects.get()
         self.assertEqual(response.status_code, 201)
-        self.assertEqual(response.json(), shown(message))
+        self.assertEqual(response.json(), as_shown(message))
         for path in ("/api/message", "/api/message/sent", "/api/message/received"):
             page = self.as_user(self.alice).get(path).json()
-            self.assertEqual(page, {**EMPTY_PAGE, "count": 1, "results": [shown(message)]}, path)
+            self.assertEqual(page, {**EMPTY_PAGE, "count": 1, "results": [as_shown(message)]}, path)
         self.assertEqual(self.events(), [("Successful Message", "alice", "alice")])
         self.assert_counters_agree()
 
@@ -204,7 +204,7 @@ class SendTests(MessageAssertions, ApiTestCase):
         self.assertEqual(self.events(), [("Blocked Message", "alice", "bob")])
         self.assert_counters_agree()
 
-    def test_heeds_no_block_but_the_receivers_own(self):
+    def test_only_a_block_by_the_receiver_stops_a_message(self):
         Block.objects.create(blocker=self.alice, blocked=self.bob)
         Block.objects.create(blocker=self.bob, blocked=self.carol)
         Block.objects.create(blocker=self.carol, blocked=self.alice)
@@ -212,7 +212,7 @@ class SendTests(MessageAssertions, ApiTestCase):
         response = self.post({"receiver": "bob", "content": "hi"})
 
         self.assertEqual(response.status_code, 201)
-        self.assertEqual(response.json(), shown(Message.objects.get()))
+        self.assertEqual(response.json(), as_shown(Message.objects.get()))
         self.assertEqual(self.events(), [("Successful Message", "alice", "bob")])
 
     def test_keeps_secrets_out_of_the_logs(self):
@@ -261,7 +261,7 @@ class SendTests(MessageAssertions, ApiTestCase):
 
 
 class ListTests(MessageAssertions):
-    """What the three lists promise alike. Each says its path, and which messages belong on alice's."""
+    """The promises of all three lists. Each subclass gives its path, and the ends of the messages on alice's list."""
 
     path: str
     wrong_parameters = (
@@ -278,12 +278,12 @@ class ListTests(MessageAssertions):
     )
 
     def ends(self) -> tuple[User, User]:
-        """Sender and receiver of what belongs on the list; the one who is not alice is bob."""
+        """Sender and receiver of the messages on the list: alice and bob."""
         return self.alice, self.bob
 
     def fill(self, number: int, **fields) -> list[Message]:
-        """That many messages on alice's list, newest first."""
-        return [stored(*self.ends(), content=f"number {position}", **fields) for position in range(number)][::-1]
+        """Create that many messages on alice's list and return them, newest first."""
+        return [make_message(*self.ends(), content=f"number {position}", **fields) for position in range(number)][::-1]
 
     def get(self, query: str = "", user: User | None = None):
         return self.as_user(user or self.alice).get(f"{self.path}?{query}" if query else self.path)
@@ -297,7 +297,7 @@ class ListTests(MessageAssertions):
         return url.partition("?")[0], dict(parse_qsl(urlsplit(url).query))
 
     def walk(self, url: str, direction: str) -> tuple[list[list[int]], str]:
-        """The ids on each page from this one to the last in the direction, and the last one's URL."""
+        """The ids on each page from this one to the last in the direction, and the URL of the last page."""
         client, pages = self.as_user(self.alice), []
         for _ in range(50):
             page = client.get(url).json()
@@ -326,17 +326,17 @@ class ListTests(MessageAssertions):
         self.assertEqual(response["WWW-Authenticate"], "Token")
 
     def test_shows_messages_newest_first(self):
-        first, second = stored(*self.ends(), "one"), stored(*self.ends(), " two\n")
+        first, second = make_message(*self.ends(), "one"), make_message(*self.ends(), " two\n")
 
         response = self.get()
 
         self.assertEqual(response.status_code, 200)
         self.assertEqual(
-            response.json(), {"count": 2, "next": None, "previous": None, "results": [shown(second), shown(first)]}
+            response.json(), {"count": 2, "next": None, "previous": None, "results": [as_shown(second), as_shown(first)]}
         )
 
-    def test_shows_six_digits_of_a_second_even_when_they_are_zeros(self):
-        stored(*self.ends(), created=datetime(2020, 1, 5, tzinfo=UTC))
+    def test_shows_six_digits_of_a_second_even_if_they_are_zeros(self):
+        make_message(*self.ends(), created=datetime(2020, 1, 5, tzinfo=UTC))
 
         response = self.get()
 
@@ -351,9 +351,9 @@ class ListTests(MessageAssertions):
         self.assertEqual(response.json(), EMPTY_PAGE)
 
     def test_leaves_out_the_messages_of_others(self):
-        stored(self.bob, self.carol)
-        stored(self.carol, self.bob)
-        stored(self.bob, self.bob)
+        make_message(self.bob, self.carol)
+        make_message(self.carol, self.bob)
+        make_message(self.bob, self.bob)
 
         response = self.get()
 
@@ -366,7 +366,7 @@ class ListTests(MessageAssertions):
 
         response = self.get()
 
-        self.assertEqual(response.json(), {**EMPTY_PAGE, "count": 1, "results": [shown(message)]})
+        self.assertEqual(response.json(), {**EMPTY_PAGE, "count": 1, "results": [as_shown(message)]})
 
     def test_holds_twenty_rows_a_page(self):
         messages = self.fill(21)
@@ -374,7 +374,7 @@ class ListTests(MessageAssertions):
         response = self.get()
 
         page = response.json()
-        self.assertEqual(page["results"], [shown(message) for message in messages[:20]])
+        self.assertEqual(page["results"], [as_shown(message) for message in messages[:20]])
         self.assertEqual(page["count"], 21)
         self.assertIsNone(page["previous"])
         self.assertEqual(self.split(page["next"]), (f"http://testserver{self.path}", {"page": "2"}))
@@ -392,7 +392,7 @@ class ListTests(MessageAssertions):
             with self.subTest(size=size):
                 self.assert_names(self.get(f"page_size={size}"), "page_size")
 
-    def test_answers_404_for_a_page_that_is_not_there(self):
+    def test_responds_404_for_a_page_that_does_not_exist(self):
         self.fill(1)
         beyond = ("9" * digits for digits in (15, 16, 18, 30, 5000))
         for page in ("0", "-1", "x", "2", "1.5", *beyond, "%EF%BC%91", "%ff", "1%00", "last"):
@@ -402,7 +402,7 @@ class ListTests(MessageAssertions):
                 self.assertEqual(response.status_code, 404)
                 self.assertEqual(response.json(), NO_SUCH_PAGE)
 
-    def test_answers_404_for_the_page_after_a_full_one(self):
+    def test_responds_404_for_the_page_after_a_full_one(self):
         self.fill(4)
 
         response = self.get("page_size=2&page=3")
@@ -410,7 +410,7 @@ class ListTests(MessageAssertions):
         self.assertEqual(response.status_code, 404)
         self.assertEqual(response.json(), NO_SUCH_PAGE)
 
-    def test_has_a_first_page_when_there_is_nothing(self):
+    def test_has_a_first_page_if_there_are_no_messages(self):
         for query in ("", "page=1", "page=1&page_size=1"):
             with self.subTest(query=query):
                 response = self.get(query)
@@ -418,9 +418,9 @@ class ListTests(MessageAssertions):
                 self.assertEqual(response.status_code, 200)
                 self.assertEqual(response.json(), EMPTY_PAGE)
 
-    def test_orders_by_when_messages_were_stored_also_when_the_clock_was_set_back(self):
+    def test_orders_by_id_even_if_the_clock_was_set_back(self):
         noon = datetime(2020, 1, 5, 12, tzinfo=UTC)
-        messages = [stored(*self.ends(), created=noon - timedelta(hours=hours)) for hours in (1, 3, 0, 2)]
+        messages = [make_message(*self.ends(), created=noon - timedelta(hours=hours)) for hours in (1, 3, 0, 2)]
 
         self.assertEqual(self.ids(), [message.pk for message in messages[::-1]])
 
@@ -442,14 +442,14 @@ class ListTests(MessageAssertions):
 
 
 class FilteredListTests(ListTests):
-    """What the lists of one direction promise alike. `partner` is the parameter that names the other end."""
+    """The promises of the sent and the received list. `partner` is the parameter that names the other user."""
 
     partner: str
 
     def with_partner(self, user: User, **fields) -> Message:
-        """A message on alice's list whose other end is the user."""
+        """Create a message on alice's list whose other user is this one."""
         ends = [user if end == self.bob else end for end in self.ends()]
-        return stored(*ends, **fields)
+        return make_message(*ends, **fields)
 
     def test_refuses_wrong_filters(self):
         self.fill(1)
@@ -469,25 +469,25 @@ class FilteredListTests(ListTests):
     def test_filters_by_partner(self):
         to_bob = self.with_partner(self.bob)
         self.with_partner(self.carol)
-        to_oneself = stored(self.alice, self.alice)
+        to_self = make_message(self.alice, self.alice)
 
         response = self.get(f"{self.partner}=bob")
 
         self.assertEqual(response.status_code, 200)
-        self.assertEqual(response.json(), {**EMPTY_PAGE, "count": 1, "results": [shown(to_bob)]})
-        self.assertEqual(self.ids(f"{self.partner}=alice"), [to_oneself.pk])
+        self.assertEqual(response.json(), {**EMPTY_PAGE, "count": 1, "results": [as_shown(to_bob)]})
+        self.assertEqual(self.ids(f"{self.partner}=alice"), [to_self.pk])
 
     def test_is_empty_for_a_partner_without_messages(self):
         self.with_partner(self.carol)
-        stored(self.bob, self.carol)
-        stored(self.carol, self.bob)
+        make_message(self.bob, self.carol)
+        make_message(self.carol, self.bob)
 
         response = self.get(f"{self.partner}=bob")
 
         self.assertEqual(response.status_code, 200)
         self.assertEqual(response.json(), EMPTY_PAGE)
 
-    def test_refuses_a_partner_who_is_not_there(self):
+    def test_refuses_a_partner_who_does_not_exist(self):
         names = ("nobody", "Bob", "BOB", "%20", "%20bob", "bob%0A", "bob%00", "%00", "%ff", "bob%ff", "%ED%A0%80", "*")
         for name in (*names, "b" * 9000, str(self.bob.pk)):
             with self.subTest(name=name[:9]):
@@ -508,7 +508,7 @@ class FilteredListTests(ListTests):
             ["2020-01-05T23:59:59.999999Z", "2020-01-05T00:00:00.000000Z"],
         )
 
-    def test_answers_for_the_first_and_the_last_day_there_is(self):
+    def test_filters_by_the_first_and_the_last_day_of_the_calendar(self):
         days = {
             "0001-01-01": (datetime(1, 1, 1, tzinfo=UTC), datetime(1, 1, 1, 23, 59, 59, 999_999, tzinfo=UTC)),
             "9999-12-31": (datetime(9999, 12, 31, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)),
@@ -524,7 +524,7 @@ class FilteredListTests(ListTests):
                 self.assertEqual((after.status_code, after.json()["count"]), (200, 2))
                 self.assertEqual([row["id"] for row in after.json()["results"]], [message.pk for message in messages[::-1]])
 
-    def test_refuses_what_is_no_date(self):
+    def test_refuses_an_invalid_date(self):
         self.fill(1)
         loose = "2020-1-0 2020-1-5 03/30/2020 20200105 2020-W01-1 2020-001 2020-01-05T00:00:00Z today 1578182400"
         beyond_the_calendar = "2020-13-01 2020-02-30 2021-02-29 2020-00-01 2020-01-00 0000-01-01 10000-01-01 -2020-01-05"
@@ -542,7 +542,7 @@ class FilteredListTests(ListTests):
 
         response = self.get(f"date=2020-01-05&{self.partner}=bob")
 
-        self.assertEqual(response.json(), {**EMPTY_PAGE, "count": 1, "results": [shown(wanted)]})
+        self.assertEqual(response.json(), {**EMPTY_PAGE, "count": 1, "results": [as_shown(wanted)]})
 
     def test_names_every_wrong_filter(self):
         self.assert_names(self.get(f"{self.partner}=nobody&date=2020-02-30"), self.partner, "date")
@@ -569,7 +569,7 @@ class FilteredListTests(ListTests):
         self.assert_visited_once(f"{self.partner}=bob&page_size=2", messages, 2)
         self.assert_visited_once(f"date=2020-01-05&{self.partner}=bob&page_size=3", messages, 3)
 
-    def test_answers_404_for_a_filtered_page_that_is_not_there(self):
+    def test_responds_404_for_a_filtered_page_that_does_not_exist(self):
         self.with_partner(self.bob)
         for _ in range(2):
             self.with_partner(self.carol)
@@ -585,20 +585,20 @@ class MailboxTests(ListTests, ApiTestCase):
     wrong_parameters = (*ListTests.wrong_parameters, ("receiver=bob", "receiver"), ("sender=bob", "sender"))
 
     def test_shows_both_directions_and_each_message_once(self):
-        sent, received = stored(self.alice, self.bob), stored(self.bob, self.alice)
-        to_oneself = stored(self.alice, self.alice)
+        sent, received = make_message(self.alice, self.bob), make_message(self.bob, self.alice)
+        to_self = make_message(self.alice, self.alice)
 
         response = self.get()
 
         self.assertEqual(
-            response.json(), {**EMPTY_PAGE, "count": 3, "results": [shown(to_oneself), shown(received), shown(sent)]}
+            response.json(), {**EMPTY_PAGE, "count": 3, "results": [as_shown(to_self), as_shown(received), as_shown(sent)]}
         )
 
-    def test_visits_and_counts_each_message_to_oneself_once(self):
+    def test_visits_and_counts_each_message_to_self_once(self):
         messages = []
         for _ in range(6):
             for ends in ((self.alice, self.alice), (self.alice, self.bob), (self.alice, self.alice), (self.bob, self.alice)):
-                messages.insert(0, stored(*ends))
+                messages.insert(0, make_message(*ends))
 
         page = self.get("page_size=5&page=3").json()
 
@@ -608,7 +608,7 @@ class MailboxTests(ListTests, ApiTestCase):
                 "count": 24,
                 "next": "http://testserver/api/message?page=4&page_size=5",
                 "previous": "http://testserver/api/message?page=2&page_size=5",
-                "results": [shown(message) for message in messages[10:15]],
+                "results": [as_shown(message) for message in messages[10:15]],
             },
         )
         self.assert_visited_once("page_size=5", messages, 5)
@@ -617,9 +617,9 @@ class MailboxTests(ListTests, ApiTestCase):
         messages = []
         for _ in range(3):
             for sender in (self.alice, self.bob, self.carol):
-                messages.insert(0, stored(sender, self.alice))
-                stored(self.bob, sender if sender != self.alice else self.carol)
-            messages.insert(0, stored(self.alice, self.carol))
+                messages.insert(0, make_message(sender, self.alice))
+                make_message(self.bob, sender if sender != self.alice else self.carol)
+            messages.insert(0, make_message(self.alice, self.carol))
 
         self.assert_visited_once("page_size=5", messages, 5)
         self.assert_visited_once("page_size=1", messages, 1)
@@ -631,12 +631,12 @@ class SentTests(FilteredListTests, ApiTestCase):
     wrong_parameters = (*ListTests.wrong_parameters, ("sender=bob", "sender"))
 
     def test_leaves_out_what_was_received(self):
-        stored(self.bob, self.alice)
-        sent = stored(self.alice, self.bob)
+        make_message(self.bob, self.alice)
+        sent = make_message(self.alice, self.bob)
 
         response = self.get()
 
-        self.assertEqual(response.json(), {**EMPTY_PAGE, "count": 1, "results": [shown(sent)]})
+        self.assertEqual(response.json(), {**EMPTY_PAGE, "count": 1, "results": [as_shown(sent)]})
 
 
 class ReceivedTests(FilteredListTests, ApiTestCase):
@@ -648,12 +648,12 @@ class ReceivedTests(FilteredListTests, ApiTestCase):
         return self.bob, self.alice
 
     def test_leaves_out_what_was_sent(self):
-        stored(self.alice, self.bob)
-        received = stored(self.bob, self.alice)
+        make_message(self.alice, self.bob)
+        received = make_message(self.bob, self.alice)
 
         response = self.get()
 
-        self.assertEqual(response.json(), {**EMPTY_PAGE, "count": 1, "results": [shown(received)]})
+        self.assertEqual(response.json(), {**EMPTY_PAGE, "count": 1, "results": [as_shown(received)]})
 
 
 class SendAtOnceTests(MessageAssertions, ConcurrentTestCase):
@@ -668,7 +668,7 @@ class SendAtOnceTests(MessageAssertions, ConcurrentTestCase):
         self.assertEqual(len(self.events()), Message.objects.count())
         self.assert_counters_agree()
 
-    def test_refuses_a_receiver_who_is_deleted_meanwhile(self):
+    def test_refuses_a_receiver_who_has_just_been_deleted(self):
         with deleted_once_found("bob"):
             response = self.as_user(self.alice).post("/api/message", {"receiver": "bob", "content": "hi"})
 
@@ -685,23 +685,23 @@ class SendAtOnceTests(MessageAssertions, ConcurrentTestCase):
         self.assert_all_stored(responses)
 
     def test_two_write_to_each_other(self):
-        stored(self.alice, self.bob)
+        make_message(self.alice, self.bob)
 
         responses = self.at_once(*[self.sending(self.alice, self.bob), self.sending(self.bob, self.alice)] * 10)
 
         self.assert_all_stored(responses)
 
-    def test_one_user_sends_many(self):
+    def test_one_user_sends_many_messages(self):
         receivers = [self.alice, self.bob, self.carol] * 6
 
         responses = self.at_once(*[self.sending(self.alice, receiver) for receiver in receivers])
 
         self.assert_all_stored(responses)
 
-    def test_first_messages_of_one_to_another_who_has_written_before(self):
+    def test_first_messages_between_a_newcomer_and_a_user_with_messages(self):
         for number in range(5):
             newcomer, partner = (User.objects.create(username=f"{name}{number}") for name in ("newcomer", "partner"))
-            stored(partner, partner)
+            make_message(partner, partner)
 
             responses = self.at_once(*[self.sending(newcomer, partner), self.sending(partner, newcomer)] * 5)
 
@@ -750,7 +750,7 @@ class SendInManyProcessesTests(MessageAssertions, ConcurrentTestCase):
         sent, blocked = threading.Event(), threading.Event()
 
         def send() -> list[tuple[bool, int]]:
-            """Whether each try began after the block was answered, and its status; five of them did."""
+            """Whether each attempt began after the block's response, and its status; ends after five that did."""
             tries = []
             try:
                 while sum(late for late, _ in tries) < 5:

@@ -19,23 +19,30 @@ from messageservice.serializers import ConversationSerializer, MessageSerializer
 
 
 def idempotency_key(request):
+    """The header Idempotency-Key, or None. Raises ValidationError if it is malformed."""
     key = request.headers.get("Idempotency-Key")
     if key is not None and not re.fullmatch("[!-~]{1,255}", key):
         raise ValidationError({"idempotency_key": ["Must be 1 to 255 visible ASCII characters."]})
     return key
 
 
+class MessageListView(BaseView, ListAPIView):
+    serializer_class = MessageSerializer
+    filter_backends = [ListingFilterBackend]
+    pagination_class = PageOrCursorPagination
+
+
 @extend_schema_view(
-    get=extend_schema(operation_id="list_messages", summary="All that one sent or received, newest first"),
+    get=extend_schema(operation_id="list_messages", summary="List all messages, sent and received"),
     post=extend_schema(
         operation_id="send_message",
-        summary="Write to a user",
+        summary="Send a message",
         parameters=[
             OpenApiParameter(
                 "Idempotency-Key",
                 {"type": "string", "pattern": "^[!-~]{1,255}$"},
                 OpenApiParameter.HEADER,
-                description="Makes sending safe to repeat: the same key stores one message, and all get it",
+                description="Makes retries safe: one message is stored per key, and every retry returns it",
             ),
             OpenApiParameter("Location", {"type": "string", "format": "uri"}, OpenApiParameter.HEADER, response=[201]),
             OpenApiParameter(
@@ -43,17 +50,14 @@ def idempotency_key(request):
                 {"type": "string", "enum": ["true"]},
                 OpenApiParameter.HEADER,
                 response=[201],
-                description="There when the message was stored before, under the same key",
+                description="Present if the message was already stored under this key",
             ),
         ],
         request=SendSerializer,
         responses={201: MessageSerializer, **error_responses(403, 422, 429)},
     ),
 )
-class MailboxView(BaseView, ListAPIView):
-    serializer_class = MessageSerializer
-    filter_backends = [ListingFilterBackend]
-    pagination_class = PageOrCursorPagination
+class MailboxView(MessageListView):
     filterset_class = MailboxFilter
 
     def get_queryset(self):
@@ -71,22 +75,16 @@ class MailboxView(BaseView, ListAPIView):
         return Response(MessageSerializer(message).data, status=status.HTTP_201_CREATED, headers=headers)
 
 
-@extend_schema_view(get=extend_schema(operation_id="list_sent_messages", summary="What one sent, newest first"))
-class SentView(BaseView, ListAPIView):
-    serializer_class = MessageSerializer
-    filter_backends = [ListingFilterBackend]
-    pagination_class = PageOrCursorPagination
+@extend_schema_view(get=extend_schema(operation_id="list_sent_messages", summary="List sent messages"))
+class SentView(MessageListView):
     filterset_class = SentFilter
 
     def get_queryset(self):
         return MessageListing.sent_by(self.request.user)
 
 
-@extend_schema_view(get=extend_schema(operation_id="list_received_messages", summary="What one received, newest first"))
-class ReceivedView(BaseView, ListAPIView):
-    serializer_class = MessageSerializer
-    filter_backends = [ListingFilterBackend]
-    pagination_class = PageOrCursorPagination
+@extend_schema_view(get=extend_schema(operation_id="list_received_messages", summary="List received messages"))
+class ReceivedView(MessageListView):
     filterset_class = ReceivedFilter
 
     def get_queryset(self):
@@ -96,7 +94,7 @@ class ReceivedView(BaseView, ListAPIView):
 @extend_schema_view(
     get=extend_schema(
         operation_id="show_message",
-        summary="One message that one sent or received",
+        summary="Show a message",
         responses={200: MessageSerializer, **error_responses(404)},
     )
 )
@@ -111,9 +109,7 @@ class MessageView(BaseView, RetrieveAPIView):
         return message
 
 
-@extend_schema_view(
-    get=extend_schema(operation_id="list_conversations", summary="With whom one exchanged messages, latest first")
-)
+@extend_schema_view(get=extend_schema(operation_id="list_conversations", summary="List conversations"))
 class ConversationListView(BaseView, ListAPIView):
     serializer_class = ConversationSerializer
     filter_backends = [ListingFilterBackend]
@@ -121,7 +117,7 @@ class ConversationListView(BaseView, ListAPIView):
     filterset_class = ConversationFilter
 
     def get_queryset(self):
-        return ConversationListing(owner=self.request.user)
+        return ConversationListing(user=self.request.user)
 
 
 class ReadView(BaseView):
@@ -131,11 +127,11 @@ class ReadView(BaseView):
     lookup_url_kwarg = "username"
 
     def get_queryset(self):
-        return super().get_queryset().of(self.request.user)
+        return super().get_queryset().filter(owner=self.request.user)
 
     @extend_schema(
         operation_id="mark_conversation_read",
-        summary="Mark as read what a user sent one, up to and with a message",
+        summary="Mark a conversation as read up to a message",
         parameters=[OpenApiParameter("username", str, OpenApiParameter.PATH)],
         responses={200: ReadSerializer, **error_responses(404)},
     )

@@ -6,7 +6,26 @@ They are written so that both PostgreSQL and SQLite read them.
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db import connection
+from django.db import connection, models
+
+LARGEST_ID = 2**63 - 1  # that a database can store
+
+
+class Table:
+    """The table of a model, for f-strings: `{MESSAGE}` is its name, `{MESSAGE.sender}` the column of the field `sender`.
+
+    A statement that uses a field which was renamed or removed fails at import. With an alias, `{M}` declares the alias and
+    the columns carry it.
+    """
+
+    def __init__(self, model: type[models.Model], alias: str = "") -> None:
+        self._name = f"{model._meta.db_table} {alias}".rstrip()
+        prefix = f"{alias}." if alias else ""
+        for field in model._meta.concrete_fields:
+            setattr(self, field.name, f"{prefix}{field.column}")
+
+    def __str__(self) -> str:
+        return self._name
 
 
 def fetch_all(statement: str, /, **parameters: Any) -> list[tuple]:
