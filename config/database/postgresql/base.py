@@ -1,4 +1,4 @@
-"""Django's own backend for PostgreSQL, which does not wait without end, and does not ask a connection for its health."""
+"""Django's backend for PostgreSQL, with a limit on how long a request waits for a server that does not respond."""
 
 import select
 import time
@@ -7,74 +7,62 @@ import psycopg
 from django.db.backends.postgresql import base
 from psycopg.pq import TransactionStatus
 
-LONG = 1.0  # second: a server that refuses does so sooner
-PAUSE = 1.0  # second
+UNRESPONSIVE_AFTER = 1.0  # seconds; a server that refuses a connection does so sooner
+RETRY_AFTER = 1.0  # seconds
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """One that waits no longer than `longest_wait` where that is set, as it is for a process that serves requests.
+    """Waits at most `longest_wait` for the server, if that is set, and spares other threads a wait that was in vain.
 
-    The server itself ends a statement shortly before that, but not a commit that waits for a standby, and nothing where it
-    is frozen. When one thread has waited in vain, the others do not wait as well: until `silent_until` nobody makes a new
-    connection, then one tries it for all.
+    The server ends slow statements itself, but not a commit that waits for a standby, and a frozen server ends nothing.
+    After a wait in vain every new connection fails at once until `retry_at`; then one thread tries for all.
     """
 
-    longest_wait: float | None = None  # seconds; None for as long as it takes
-    silent_until = 0.0  # in seconds of time.monotonic(), for all threads; 0 while the server answers
+    longest_wait: float | None = None  # seconds
+    retry_at = 0.0  # time.monotonic(), shared by all threads; 0 while the server responds
 
     def get_new_connection(self, conn_params):
         if self.longest_wait is None:
             return super().get_new_connection(conn_params)
         began = time.monotonic()
-        if began < self.silent_until:
-            raise psycopg.OperationalError("The server did not answer a moment ago.")
-        if self.silent_until:
-            DatabaseWrapper.silent_until = began + self.longest_wait
-        statement_timeout = f"-c statement_timeout={900 * self.longest_wait:.0f}"  # milliseconds: nine tenths of it
+        if began < self.retry_at:
+            raise psycopg.OperationalError("The server did not respond a moment ago.")
+        if self.retry_at:
+            DatabaseWrapper.retry_at = began + self.longest_wait
+        timeout = f"-c statement_timeout={900 * self.longest_wait:.0f}"  # milliseconds: nine tenths of the wait
         try:
-            connection = super().get_new_connection(
-                {**conn_params, "options": f"{statement_timeout} {conn_params['options']}"}
-            )
+            connection = super().get_new_connection({**conn_params, "options": f"{timeout} {conn_params['options']}"})
         except psycopg.OperationalError:
-            self.note_silence(began)
+            self._set_retry_at(began)
             raise
-        DatabaseWrapper.silent_until = 0.0
-        self.limit_waits(connection)
+        DatabaseWrapper.retry_at = 0.0
+        self._limit_waits(connection)
         return connection
 
-    def limit_waits(self, connection):
-        wait, seconds = connection.wait, self.longest_wait
+    def _limit_waits(self, connection):
+        wait, longest_wait = connection.wait, self.longest_wait
 
-        def wait_for_some_time(generator):
+        def limited_wait(generator):
             began = time.monotonic()
             try:
-                return wait(generator, timeout=seconds)
+                return wait(generator, timeout=longest_wait)
             except psycopg.OperationalError:
-                if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:  # the answer is still to come
-                    connection.close()  # it could be asked nothing else, not even to roll back
-                    self.note_silence(began)
+                if connection.pgconn.transaction_status == TransactionStatus.ACTIVE:  # the result is still to come
+                    connection.close()
+                    DatabaseWrapper._set_retry_at(began)
                 raise
 
-        connection.wait = wait_for_some_time
+        connection.wait = limited_wait
 
     @staticmethod
-    def note_silence(began: float) -> None:
-        """After an attempt that failed: others pause where it took long, and try for themselves where it was refused."""
+    def _set_retry_at(began):
         now = time.monotonic()
-        DatabaseWrapper.silent_until = now + PAUSE if now - began >= LONG else 0.0
+        DatabaseWrapper.retry_at = now + RETRY_AFTER if now - began >= UNRESPONSIVE_AFTER else 0.0
 
-    def close_if_health_check_failed(self):
-        """Ask the server only where it has sent something unasked, as it does when it hangs up.
-
-        Django's own asks at each request, which adds a tenth to what a list costs.
-        """
-        kept = self.connection
-        if kept is not None and not kept.closed and not self.health_check_done and not has_input(kept.fileno()):
-            self.health_check_done = True
-        super().close_if_health_check_failed()
-
-
-def has_input(descriptor: int) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
+    def is_usable(self):
+        """Check the connection at the start of a request without a query: a server that hangs up sends something first."""
+        if self.connection is None or self.connection.closed:
+            return False
+        poll = select.poll()
+        poll.register(self.connection.fileno(), select.POLLIN)
+        return not poll.poll(0)

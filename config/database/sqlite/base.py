@@ -1,77 +1,68 @@
-"""Django's own backend for SQLite, whose transactions take turns more evenly, and whose file is its owner's alone."""
+"""Django's backend for SQLite, whose write transactions take turns, and whose file only its owner can read."""
 
-import os
 import sqlite3
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 from django.db import OperationalError
 from django.db.backends.sqlite3 import base
 
-PAUSE = 0.0002  # seconds, a small part of what a transaction takes
-turn = threading.Lock()  # of the one thread of this process that writes, or looks whether it can
+PAUSE = 0.0002  # seconds; short compared to a transaction
+write_lock = threading.Lock()  # held by the one thread of this process that writes or waits for another process
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    has_turn = False
+    holds_write_lock = False
 
     def get_new_connection(self, conn_params):
-        """Make a missing file before SQLite does, which would let everybody on the machine read it.
+        """Create a missing file with mode 600: SQLite would let every user of the machine read it, and its log.
 
-        The log that SQLite keeps beside it is made as readable as the file. One that is there must not even be opened:
-        closing it would take from this process's other connections their locks on it.
+        This opens no existing file: closing that would release the locks of this process's other connections.
         """
-        with suppress(OSError):  # it is there, or SQLite will say what is wrong
-            os.close(os.open(conn_params["database"], os.O_CREAT | os.O_EXCL, 0o600))
+        with suppress(OSError):  # SQLite reports what is wrong
+            Path(conn_params["database"]).touch(mode=0o600)
         return super().get_new_connection(conn_params)
 
     def _start_transaction_under_autocommit(self):
-        """Queue up behind the process's other threads, then look every moment whether another process still writes.
+        """Wait for the other threads of this process in a queue, then poll until no other process writes.
 
-        SQLite's own wait sleeps longer each time, up to a tenth of a second, and who has waited long is overtaken by who has
-        just come: of sends on all threads at once the slowest hundredth took four times as long. With all threads of a
-        process looking, they fought for the interpreter: a send cost a fifth more.
+        SQLite's own wait sleeps up to a tenth of a second and is unfair: those who waited longest sleep longest.
         """
-        self.ensure_connection()
-        seconds = self.settings_dict["OPTIONS"]["timeout"]
-        deadline = time.monotonic() + seconds
-        self.has_turn = turn.acquire(timeout=seconds)
+        timeout = self.settings_dict["OPTIONS"]["timeout"]
+        deadline = time.monotonic() + timeout
+        self.holds_write_lock = write_lock.acquire(timeout=timeout)
         try:
             self.connection.execute("PRAGMA busy_timeout = 0")
-            try:
-                while not self._started(last_try=time.monotonic() > deadline):
-                    time.sleep(PAUSE)
-            finally:
-                self.connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+            while True:
+                try:
+                    return super()._start_transaction_under_autocommit()
+                except OperationalError as error:
+                    is_busy = error.__cause__.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                    if not is_busy or time.monotonic() > deadline:
+                        raise
+                time.sleep(PAUSE)
         except BaseException:
-            self._pass_turn_on()
+            self._release_write_lock()
             raise
-
-    def _started(self, *, last_try: bool) -> bool:
-        try:
-            super()._start_transaction_under_autocommit()
-        except OperationalError as error:
-            if last_try or error.__cause__.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
-                raise
-            return False
-        return True
+        finally:
+            self.connection.execute(f"PRAGMA busy_timeout = {timeout * 1000:.0f}")
 
     def _set_autocommit(self, autocommit):
-        """Django calls it after each transaction,"""
+        """Django calls this after each transaction."""
         try:
             super()._set_autocommit(autocommit)
         finally:
-            self._pass_turn_on()
+            self._release_write_lock()
 
     def _close(self):
-        """unless the connection is closed amidst it."""
         try:
             super()._close()
         finally:
-            self._pass_turn_on()
+            self._release_write_lock()
 
-    def _pass_turn_on(self):
-        if self.has_turn:
-            self.has_turn = False
-            turn.release()
+    def _release_write_lock(self):
+        if self.holds_write_lock:
+            self.holds_write_lock = False
+            write_lock.release()
