@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 
 from blocking.models import blocks
-from config.database.sql import execute, fetch_all, fetch_one, in_utc
+from config.database.sql import execute, fetch_all, fetch_one, assume_utc
 from messageservice.models import CONVERSATION, MAILBOX, MESSAGE, Mailbox
 
 
@@ -85,7 +85,7 @@ def lock_or_create(sender: User, receiver: User) -> tuple[LockedMailbox, LockedM
     while not (rows := fetch_all(lock, sender=sender.pk, receiver=receiver.pk)):
         missing = [Mailbox(user_id=pk) for pk in sorted({sender.pk, receiver.pk})]
         Mailbox.objects.bulk_create(missing, ignore_conflicts=True)
-    locked = {row.user_id: row._replace(window_ends=in_utc(row.window_ends)) for row in map(LockedMailbox._make, rows)}
+    locked = {row.user_id: row._replace(window_ends=assume_utc(row.window_ends)) for row in map(LockedMailbox._make, rows)}
     return locked[sender.pk], locked[receiver.pk]
 
 

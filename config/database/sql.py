@@ -1,6 +1,6 @@
-"""Statements in SQL, for the calls whose speed matters: Django takes longer to put one together than a database to answer.
+"""Runs hand-written SQL, for statements that the ORM takes longer to compile than the database to run.
 
-They are written so that both PostgreSQL and SQLite read them.
+Statements must be valid on both PostgreSQL and SQLite. Parameters stand in them as `%(name)s`.
 """
 
 from datetime import UTC, datetime
@@ -29,34 +29,29 @@ class Table:
 
 
 def fetch_all(statement: str, /, **parameters: Any) -> list[tuple]:
-    """The rows that the statement returns; `parameters` stand in it as `%(name)s`.
-
-    Times go in with their zone and come out as the database driver has them: in UTC, on SQLite without saying so.
-    """
+    """Return all rows. Times come as the driver returns them: PostgreSQL's with a time zone, SQLite's without."""
     with connection.cursor() as cursor:
-        cursor.execute(statement, _adapted(parameters))
+        cursor.execute(statement, _adapt(parameters))
         return cursor.fetchall()
 
 
 def fetch_one(statement: str, /, **parameters: Any) -> tuple | None:
-    """The first row that the statement returns, None where there is none."""
+    """Return the first row, or None."""
     with connection.cursor() as cursor:
-        cursor.execute(statement, _adapted(parameters))
+        cursor.execute(statement, _adapt(parameters))
         return cursor.fetchone()
 
 
 def execute(statement: str, /, **parameters: Any) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(statement, _adapted(parameters))
+        cursor.execute(statement, _adapt(parameters))
 
 
-def in_utc(time: datetime | None) -> datetime | None:
-    """A time as it came out of the database, with its zone."""
+def assume_utc(time: datetime | None) -> datetime | None:
+    """Set the time zone of a time that was read from the database, which stores times in UTC."""
     return time and time.replace(tzinfo=UTC)
 
 
-def _adapted(parameters: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: connection.ops.adapt_datetimefield_value(value) if isinstance(value, datetime) else value
-        for name, value in parameters.items()
-    }
+def _adapt(parameters: dict[str, Any]) -> dict[str, Any]:
+    adapt = connection.ops.adapt_datetimefield_value
+    return {name: adapt(value) if isinstance(value, datetime) else value for name, value in parameters.items()}
