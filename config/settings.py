@@ -1,23 +1,24 @@
-"""All settings. What differs between machines comes from the environment; the README lists each variable."""
+"""All settings. Those that differ between machines come from environment variables, which the README lists."""
 
 import os
 from datetime import timedelta
 from pathlib import Path
 
 from config import environment
+from config.database.url import database
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
-DEBUG = environment.switch("DEBUG")
+DEBUG = environment.boolean("DEBUG")
 SECRET_KEY = environment.secret("SECRET_KEY", BASE_DIR / ".secret_key")
 ALLOWED_HOSTS = environment.hosts("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
-HTTPS = environment.switch("HTTPS")
-TRUSTED_PROXIES = environment.whole_number("TRUSTED_PROXIES", 0, lowest=0, highest=16)
+HTTPS = environment.boolean("HTTPS")
+TRUSTED_PROXIES = environment.integer("TRUSTED_PROXIES", 0, lowest=0, highest=16)
 HOST = environment.text("HOST", "127.0.0.1")
-PORT = environment.whole_number("PORT", 8000, lowest=1, highest=65535)
-WEB_CONCURRENCY = environment.whole_number("WEB_CONCURRENCY", os.cpu_count() or 1, lowest=1, highest=1000)
-TOKEN_TTL = environment.whole_number("TOKEN_TTL", 36_000, lowest=1, highest=3_153_600_000)  # seconds, up to a century
-PASSWORD_MIN_LENGTH = environment.whole_number("PASSWORD_MIN_LENGTH", 8, lowest=1, highest=1024)
+PORT = environment.integer("PORT", 8000, lowest=1, highest=65535)
+WEB_CONCURRENCY = environment.integer("WEB_CONCURRENCY", os.cpu_count() or 1, lowest=1, highest=1000)
+TOKEN_TTL = environment.integer("TOKEN_TTL", 36_000, lowest=1, highest=3_153_600_000)  # seconds, up to a century
+PASSWORD_MIN_LENGTH = environment.integer("PASSWORD_MIN_LENGTH", 8, lowest=1, highest=1024)
 CORS_ALLOWED_ORIGINS = environment.origins("CORS_ALLOWED_ORIGINS")
 LIMIT_LOGIN = environment.limit("LIMIT_LOGIN", "20/300")
 LIMIT_LOGIN_ADDRESS = environment.limit("LIMIT_LOGIN_ADDRESS", "500/300" if LIMIT_LOGIN else "off")
@@ -26,7 +27,7 @@ LIMIT_PASSWORD = environment.limit("LIMIT_PASSWORD", "20/300")
 LIMIT_SIGNUP = environment.limit("LIMIT_SIGNUP", "1000/3600")
 LIMIT_SEND = environment.limit("LIMIT_SEND", "3000/60")
 LOG_DIR = environment.folder("LOG_DIR", BASE_DIR / "logs")
-DATABASES = {"default": environment.database("DATABASE_URL", BASE_DIR / "db.sqlite3")}
+DATABASES = {"default": database("DATABASE_URL", BASE_DIR / "db.sqlite3")}
 
 INSTALLED_APPS = [
     "config.apps.OperatorAdminConfig",
@@ -59,7 +60,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
 ]
 
-DEBUG_PROPAGATE_EXCEPTIONS = True  # up to RequestMiddleware, which answers for them with DEBUG on or off
+DEBUG_PROPAGATE_EXCEPTIONS = True  # RequestMiddleware turns every exception into JSON, with DEBUG on or off
 
 ROOT_URLCONF = "config.urls"
 APPEND_SLASH = False
@@ -83,40 +84,30 @@ TEMPLATES = [
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2**20  # bytes
-
 TIME_ZONE = "UTC"
 USE_I18N = False
 
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "config" / "api" / "static"]
-WHITENOISE_USE_FINDERS = True  # files come from where their packages keep them, without a collectstatic
+WHITENOISE_USE_FINDERS = True  # serves files from their packages, without collectstatic
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 
 PASSWORD_HASHERS = [
     "accounts.hashers.OwaspArgon2Hasher",
     "django.contrib.auth.hashers.PBKDF2PasswordHasher",  # Django's default: accounts from before log in, and are renewed
 ]
+VALIDATION = "django.contrib.auth.password_validation"
 AUTH_PASSWORD_VALIDATORS = [
-    {
-        "NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator",
-        "OPTIONS": {"user_attributes": ["username"]},
-    },
-    {
-        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
-        "OPTIONS": {"min_length": PASSWORD_MIN_LENGTH},
-    },
-    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
-    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+    {"NAME": f"{VALIDATION}.UserAttributeSimilarityValidator", "OPTIONS": {"user_attributes": ["username"]}},
+    {"NAME": f"{VALIDATION}.MinimumLengthValidator", "OPTIONS": {"min_length": PASSWORD_MIN_LENGTH}},
+    {"NAME": f"{VALIDATION}.CommonPasswordValidator"},
+    {"NAME": f"{VALIDATION}.NumericPasswordValidator"},
 ]
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.TokenAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_PARSER_CLASSES": [
-        "config.api.parsers.JSONParser",
-        "config.api.parsers.FormParser",
-        "config.api.parsers.MultiPartParser",
-    ],
+    "DEFAULT_PARSER_CLASSES": [f"config.api.parsers.{name}" for name in ("JSONParser", "FormParser", "MultiPartParser")],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "config.api.schema.ServiceSchema",
     "EXCEPTION_HANDLER": "config.api.errors.exception_handler",
@@ -132,7 +123,7 @@ SPECTACULAR_SETTINGS = {
     "SERVERS": [{"url": "/", "description": "This service"}],
     "POSTPROCESSING_HOOKS": ["config.api.schema.add_error_schemas"],
     "COMPONENT_SPLIT_REQUEST": True,
-    "SORT_OPERATIONS": False,  # as in the urls: register comes before log-out, sending before reading
+    "SORT_OPERATIONS": False,  # in the order of the URL patterns
     "TAGS": [
         {"name": "accounts", "description": "Register, log in, log out, and manage your account"},
         {"name": "messages", "description": "Send and read messages"},
@@ -147,16 +138,15 @@ CORS_URLS_REGEX = "^/api/"
 CORS_ALLOW_HEADERS = ["authorization", "content-type", "idempotency-key", "x-request-id"]
 CORS_EXPOSE_HEADERS = ["Location", "Retry-After", "X-Request-ID", "Idempotency-Replayed"]
 
-# The proxy in front says whether its client came by HTTPS; without one, anybody could say so.
+# Only a proxy's word counts: without a proxy, every client could claim to use HTTPS.
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUSTED_PROXIES else None
 SECURE_SSL_REDIRECT = HTTPS
-SECURE_REDIRECT_EXEMPT = ["^healthz$", "^readyz$"]  # a load balancer asks from inside
+SECURE_REDIRECT_EXEMPT = ["^healthz$", "^readyz$"]  # load balancers use plain HTTP
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
-SESSION_COOKIE_AGE = TOKEN_TTL  # operators' sessions, as the tokens of users
+SESSION_COOKIE_AGE = TOKEN_TTL  # seconds; a session in the admin ends as a token does
 SESSION_COOKIE_SECURE = HTTPS
 CSRF_COOKIE_SECURE = HTTPS
-# On every answer that does not say otherwise, also on what no middleware of Django's sees: an answer may hold tokens and
-# private messages, and nothing in it is for a browser to load, run or show in a frame.
+# Defaults for every response. It may hold tokens and private messages, and browsers must not load, run or frame any of it.
 ANSWER_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'",
@@ -168,31 +158,21 @@ ADMIN_POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-SILENCED_SYSTEM_CHECKS = [
-    "security.W005",  # HSTS for the operator's other host names,
-    "security.W021",  # and for the browsers' preload list: the operator's to decide, not this service's
-]
+# HSTS for other host names (W005) and for the browsers' preload list (W021) is the operator's decision.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
-
-def _log_file(name: str) -> dict[str, str]:
-    file = str(LOG_DIR / f"{name}.log")
-    return {"()": "config.log.AppendHandler", "filename": file, "delay": True, "formatter": "json"}
-
-
+LOGS = {"requests": "INFO", "activity": "INFO", "debug": "DEBUG"}
+LOG_FILE = {"()": "config.log.AppendHandler", "delay": True, "formatter": "json"}
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"json": {"()": "config.log.JsonFormatter"}},
     "handlers": {
         "console": {"class": "logging.StreamHandler"},
-        "requests": _log_file("requests"),
-        "activity": _log_file("activity"),
-        "debug": _log_file("debug"),
+        **{name: {**LOG_FILE, "filename": str(LOG_DIR / f"{name}.log")} for name in LOGS},
     },
     "loggers": {
-        "requests": {"handlers": ["requests"], "level": "INFO", "propagate": False},
-        "activity": {"handlers": ["activity"], "level": "INFO", "propagate": False},
-        "debug": {"handlers": ["debug"], "level": "DEBUG", "propagate": False},
-        "django": {"handlers": ["console"], "level": "ERROR"},  # a refused request has its line in requests.log
+        "django": {"handlers": ["console"], "level": "ERROR"},  # requests.log already has a line for each 4xx
+        **{name: {"handlers": [name], "level": level, "propagate": False} for name, level in LOGS.items()},
     },
 }

@@ -5,7 +5,7 @@ import os
 import socket
 
 from config import settings
-from config.environment import refuse
+from config.environment import abort
 from config.server.worker import Worker
 
 wsgi_app = "config.wsgi:application"
@@ -40,17 +40,15 @@ def on_starting(server):
     try:
         family, kind, _, _, address = socket.getaddrinfo(settings.HOST, settings.PORT, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
-        refuse("HOST", f"{settings.HOST!r} is no address ({error.strerror})")
+        abort("HOST", f"{settings.HOST!r} is no address ({error.strerror})")
     with socket.socket(family, kind) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(address)
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
-                refuse("HOST", f"{settings.HOST!r} is no address of this machine")
-            refuse(
-                "PORT", f"cannot listen on {bind} ({error.strerror}); choose another: PORT={settings.PORT + 1} make serve"
-            )
+                abort("HOST", f"{settings.HOST!r} is no address of this machine")
+            abort("PORT", f"cannot listen on {bind} ({error.strerror}); choose another: PORT={settings.PORT + 1} make serve")
 
 
 def when_ready(server):

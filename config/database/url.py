@@ -1,0 +1,83 @@
+"""Reads the address of the database from an environment variable and configures Django's connection to it."""
+
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from config.environment import abort, text
+
+EXPECTED = "write postgresql://user:password@host:5432/name or sqlite:////path/of/the/file"
+
+
+def database(variable: str, default: Path) -> dict[str, Any]:
+    """Return an entry of DATABASES for the URL in the variable, or for the SQLite file `default`."""
+    url = text(variable)
+    scheme = url.partition(":")[0]
+    if scheme in ("postgresql", "postgres"):
+        return _postgresql(variable, url)
+    if url and scheme != "sqlite":
+        abort(variable, EXPECTED)
+    return _sqlite(variable, Path(unquote(urlsplit(url).path[1:])) if url else default)
+
+
+def _sqlite(variable: str, file: Path) -> dict[str, Any]:
+    if not file.name or not file.parent.is_dir() or file.is_dir():
+        abort(variable, f"{str(file)!r} is not a file in an existing folder")
+    return {
+        "ENGINE": "config.database.sqlite",
+        "NAME": file,
+        "TEST": {"NAME": file.with_name("test.sqlite3")},  # a file, because tests with threads need real locks
+        "CONN_MAX_AGE": None,
+        "OPTIONS": {
+            "transaction_mode": "IMMEDIATE",  # a deferred transaction fails at once if another one writes
+            "timeout": 20,  # seconds
+            # FULL syncs each commit: a message that was acknowledged with 201 is on disk. A send changes about twenty pages;
+            # with the default of 1,000 every fiftieth send would copy the log back. With 10,000 the log grows to 40 MB.
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=10000;",
+        },
+    }
+
+
+def _postgresql(variable: str, url: str) -> dict[str, Any]:
+    try:
+        parameters = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:  # its message quotes the URL, and so the password
+        abort(variable, EXPECTED)
+    host, port, name = (parameters.pop(key, "") for key in ("host", "port", "dbname"))
+    if not name:
+        abort(variable, "the name of the database is missing")
+    if not all(re.fullmatch("[0-9]{0,5}", number) and 0 < int(number or 5432) < 65536 for number in port.split(",")):
+        abort(variable, "a port is not a number from 1 to 65535")  # the port could be a part of the password
+    if "," in host:
+        parameters.setdefault("target_session_attrs", "read-write")  # of several hosts, the primary
+    options = (
+        "-c lock_timeout=3000",  # milliseconds
+        # With PostgreSQL's default, 4, it reads all ids backwards instead of a user's own index.
+        "-c random_page_cost=1.1",
+        parameters.pop("options", ""),
+        "-c synchronous_commit=on",  # last, so that nothing makes a 201 less than durable
+    )
+    return {
+        "ENGINE": "config.database.postgresql",
+        "HOST": host,
+        "PORT": port,
+        "NAME": name,
+        "USER": parameters.pop("user", ""),
+        "PASSWORD": parameters.pop("password", ""),
+        "CONN_MAX_AGE": None,
+        "CONN_HEALTH_CHECKS": True,
+        "DISABLE_SERVER_SIDE_CURSORS": True,  # a pooler may run each statement on another server connection
+        "OPTIONS": {
+            "connect_timeout": 3,  # seconds: a server that is gone is noticed within five
+            "tcp_user_timeout": 5000,  # milliseconds
+            # These queries take longer to plan than to run: the server keeps the plan of a statement it has seen twice.
+            "server_side_binding": True,
+            "prepare_threshold": 2,
+            **parameters,
+            "options": " ".join(options),
+        },
+    }
