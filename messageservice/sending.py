@@ -7,7 +7,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 
 from blocking.models import blocks
-from config.database.sql import execute, fetch_all, fetch_one, assume_utc
+from config.database.sql import assume_utc, execute, fetch_all, fetch_one
 from messageservice.models import CONVERSATION, MAILBOX, MESSAGE, Mailbox
 
 
