@@ -6,10 +6,9 @@ BIN := dev/bin
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
 
-serve: export MALLOC_MMAP_THRESHOLD_ ?= 131072
 serve: dev/installed  ## make what is missing, then serve the API on HOST and PORT
 	@$(BIN)/python manage.py migrate --verbosity 0
-	@exec $(BIN)/gunicorn --config python:config.server.gunicorn
+	@exec $(BIN)/python -m config.server
 
 test: dev/installed-for-tests  ## run all tests; on PostgreSQL with DATABASE_URL
 	@$(BIN)/python manage.py test --parallel auto --noinput

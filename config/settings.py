@@ -52,6 +52,7 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "corsheaders.middleware.CorsMiddleware",
+    "config.server.middleware.OverloadMiddleware",
     "config.api.middleware.BodyLimitMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -172,7 +173,8 @@ LOGGING = {
         **{name: {**LOG_FILE, "filename": str(LOG_DIR / f"{name}.log")} for name in LOGS},
     },
     "loggers": {
-        "django": {"handlers": ["console"], "level": "ERROR"},  # requests.log already has a line for each 4xx
+        "django": {"handlers": ["console"], "level": "ERROR"},
+        "django.request": {"level": "CRITICAL"},  # requests.log already has a line for each 4xx and 5xx
         **{name: {"handlers": [name], "level": level, "propagate": False} for name, level in LOGS.items()},
     },
 }

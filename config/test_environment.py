@@ -277,7 +277,7 @@ class StartTests(EnvironmentTestCase):
         self.assertEqual((run.returncode, run.stderr), (0, ""))
 
     def test_invalid_value_prevents_the_start_with_one_line_that_names_the_variable(self):
-        check, server = ("manage.py", "check"), ("-m", "gunicorn", "--config", "python:config.server.gunicorn")
+        check, server = ("manage.py", "check"), ("-m", "config.server")
 
         for command, variable, value in (
             (check, "DEBUG", "maybe"),

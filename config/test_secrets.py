@@ -284,7 +284,7 @@ class ServiceSecretTests(SecretsMixin, ConcurrentTestCase):
                 HTTPS="on",
                 TRUSTED_PROXIES="1",
                 WEB_CONCURRENCY="1",
-                GUNICORN_CMD_ARGS=f"--capture-output --error-logfile {self.log_folder / OUTPUT}",
+                output=self.enterContext((self.log_folder / OUTPUT).open("w")),
             )
         )
         self.sign_up()

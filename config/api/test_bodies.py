@@ -4,13 +4,10 @@ import io
 import itertools
 import json
 from urllib.parse import urlencode
-from wsgiref.util import setup_testing_defaults
 
-from django.contrib.auth.models import User
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
 
-from config.testing.cases import PASSWORD, ApiTestCase, ConcurrentTestCase
-from config.wsgi import application
+from config.testing.cases import ApiTestCase
 from messageservice.models import Message
 
 JSON = "application/json"
@@ -244,74 +241,3 @@ class LargeBodyTests(BodyTestCase):
             response = self.send(b"x" * (LIMIT + 1))
 
         self.assertEqual((response.status_code, response.json()), (413, self.REFUSAL))
-
-
-class GatewayTests(ConcurrentTestCase):
-    """What no test client sends: the application itself is called, as the server does."""
-
-    def call(self, body=b"", **environ):
-        """Status and JSON of the answer."""
-        setup_testing_defaults(environ)
-        environ = {
-            **environ,
-            "REQUEST_METHOD": "POST",
-            "PATH_INFO": "/api/auth/register",
-            "wsgi.input": io.BytesIO(body),
-            "CONTENT_LENGTH": str(len(body)),
-            "CONTENT_TYPE": JSON,
-            **environ.pop("extra", {}),
-        }
-        started = []
-
-        answer = b"".join(application(environ, lambda status, headers: started.append((status, dict(headers)))))
-
-        [(status, headers)] = started
-        self.assertEqual(headers["Content-Type"], JSON)
-        self.assertIn("X-Request-ID", headers)
-        return int(status.split()[0]), json.loads(answer)
-
-    def register(self, username):
-        return json.dumps({"username": username, "password": PASSWORD}).encode()
-
-    def test_body_shorter_than_its_length_is_refused(self):
-        fields = {"username": "dave", "password": PASSWORD}
-        for body, media_type in (
-            (self.register("dave"), JSON),
-            (urlencode(fields).encode(), FORM),
-            (multipart(fields), MULTIPART_CONTENT),
-        ):
-            with self.subTest(media_type=media_type):
-                status, refusal = self.call(body, extra={"CONTENT_TYPE": media_type, "CONTENT_LENGTH": str(len(body) + 1)})
-
-                self.assertEqual((status, refusal), (400, {"detail": "The body is incomplete."}))
-                self.assertFalse(User.objects.filter(username="dave").exists())
-
-    def test_charset_that_is_no_text_encoding(self):
-        for number, charset in enumerate(("hex", "rot13", "idna", "undefined", "nonsense", "utf-16")):
-            with self.subTest(charset=charset):
-                environ = {"CONTENT_TYPE": f"{JSON}; charset={charset}"}
-
-                status, answer = self.call(self.register(f"dave{number}"), extra=environ)
-                refused_status, refusal = self.call(b"{}", extra={**environ, "QUERY_STRING": "a=%41"})
-
-                self.assertEqual((status, answer["user"]["username"]), (201, f"dave{number}"))
-                self.assertEqual((refused_status, refusal), (400, {"a": ["Unknown parameter."]}))
-
-    def test_media_type_with_an_encoded_parameter(self):
-        for encoding in ("utf-8", "hex", "idna", "nonsense"):
-            with self.subTest(encoding=encoding):
-                status, answer = self.call(b"{}", extra={"CONTENT_TYPE": f"{JSON}; x*={encoding}''%41"})
-
-                self.assertIn(status, (400, 415), answer)
-
-    def test_length_that_is_no_number(self):
-        for length in ("x", "-1", "1.5", "٣"):
-            with self.subTest(length=length):
-                status, _ = self.call(b"{}", extra={"CONTENT_LENGTH": length})
-
-                self.assertEqual(status, 400)
-
-    def test_path_that_is_not_utf_8(self):
-        status, answer = self.call(extra={"PATH_INFO": "/api/\xff\xfe", "REQUEST_METHOD": "GET"})
-
-        self.assertEqual((status, answer), (404, {"detail": "Not found."}))

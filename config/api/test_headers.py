@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator, Mapping
 from unittest import mock
 
-from config.server.test_server import ServiceTestCase
 from config.test_access import CALLS, CallTestCase, undone
 from config.testing.cases import AdminTestCase, ApiTestCase
 
@@ -101,22 +100,3 @@ class PageTests(HeaderAssertions, AdminTestCase):
 
                 self.assertEqual(response.status_code, 200)
                 self.assert_protected(response.headers, kind="file")
-
-
-class ServerTests(HeaderAssertions, ServiceTestCase):
-    def test_of_what_the_server_refuses_by_itself(self):
-        host = b"Host: localhost\r\n"
-        cases = (
-            (b"nonsense\r\n\r\n", 400),
-            (b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\n" + host + b"\r\n", 414),
-            (b"GET / HTTP/1.1\r\n" + host + b"Expect: nonsense\r\n\r\n", 417),
-            (b"GET / HTTP/1.1\r\n" + host + b"X-Long: " + b"x" * 9_000 + b"\r\n\r\n", 431),
-            (b"GET / HTTP/1.1\r\n" + host + b"Transfer-Encoding: nonsense\r\n\r\n", 501),
-        )
-
-        for raw, expected in cases:
-            with self.subTest(expected):
-                status, _, headers = self.answer_to(raw)
-
-                self.assertEqual(status, expected)
-                self.assert_protected(headers)

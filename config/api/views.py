@@ -33,10 +33,28 @@ class BaseView(GenericAPIView):
         """Only the `Allow` header: the schema describes the endpoint."""
         return Response()
 
+    def list(self, request, *args, **kwargs):
+        """A page, without the framework's ListSerializer, whose reference cycle would keep its rows in memory."""
+        show = self.get_serializer().to_representation
+        page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
+        return self.get_paginated_response([show(row) for row in page])
+
+    def finalize_response(self, request, response, *args, **kwargs):
+        response = super().finalize_response(request, response, *args, **kwargs)
+        if isinstance(response, Response):  # the docs page is none
+            response.add_post_render_callback(_untie)
+        return response
+
     def known_parameters(self) -> set[str]:
         """The names of the view's filters and of its paginator's parameters."""
         filterset = getattr(self, "filterset_class", None)
         return {*(filterset.base_filters if filterset else ()), *(self.paginator.parameters if self.paginator else ())}
+
+
+def _untie(response: Response) -> None:
+    """Break the reference cycle of view and response, which would keep both in memory until a garbage collection."""
+    vars(response.renderer_context["view"]).clear()
+    response.renderer_context.clear()
 
 
 class OpenView(BaseView):

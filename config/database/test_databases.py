@@ -212,7 +212,7 @@ class LongestWaitTests(ConcurrentTestCase):
         result = subprocess.run(  # noqa: S603 - no input from outside
             [sys.executable, "-c", script],
             cwd=settings.BASE_DIR,
-            env={**os.environ, "DATABASE_URL": test_database_url()},
+            env={**os.environ, "DATABASE_URL": test_database_url(), "SERVING": "on"},
             capture_output=True,
             text=True,
         )

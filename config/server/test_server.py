@@ -1,10 +1,12 @@
-"""The service as it really runs: gunicorn, its worker processes, and connections to them."""
+"""The service as it really runs: the server, its worker processes, and connections to them."""
 
 import http.client
 import io
 import itertools
 import json
 import os
+import re
+import select
 import signal
 import socket
 import subprocess
@@ -16,25 +18,33 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.db import transaction
 
 from accounts.authentication import issue_token
 from config.testing.cases import PASSWORD, ConcurrentTestCase
-from config.testing.service import running_service
+from config.testing.service import Service, running_service
 from messageservice.models import Mailbox, Message
 
+JSON = {"Content-Type": "application/json"}
 NOT_FOUND = {"detail": "Not found."}
 TOO_LARGE = {"detail": "The body is larger than 1 MiB."}
+BUSY = {"detail": "The service is busy. Try again in a moment."}
+INCOMPLETE = {"detail": "The body is incomplete."}
 MEBIBYTE = 2**20
+ORIGIN = "https://app.example"
+REGISTER = b"POST /api/auth/register HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
 class ServiceTestCase(ConcurrentTestCase):
     """One running service for all tests of the class."""
 
+    environment = {}
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
         folder = cls.enterClassContext(tempfile.TemporaryDirectory())
-        cls.service = cls.enterClassContext(running_service(Path(folder)))
+        cls.service = cls.enterClassContext(running_service(Path(folder), **cls.environment))
 
     def setUp(self):
         super().setUp()
@@ -43,14 +53,14 @@ class ServiceTestCase(ConcurrentTestCase):
             log.unlink()
 
     def connect(self, service=None):
-        """A connection that says so when the server drops it, instead of making another in silence."""
+        """A connection that reports an error when the server closes it, instead of silently opening another one."""
         connection = http.client.HTTPConnection(urlsplit((service or self.service).url).netloc, timeout=20)
         self.addCleanup(connection.close)
         connection.connect()
         return connection
 
     def exchange(self, connection, method, path, body=None, **options):
-        """Status, JSON and headers of the answer; the connection is read to the end of it."""
+        """Status, JSON and headers of the response."""
         connection.request(method, path, body, **options)
         response = connection.getresponse()
         content = response.read()
@@ -59,151 +69,75 @@ class ServiceTestCase(ConcurrentTestCase):
     def registration(self, username):
         return json.dumps({"username": username, "password": PASSWORD}).encode()
 
-    def answer_to(self, raw):
-        """Status, JSON and headers of the one answer after which the server hangs up."""
+    def response_to(self, raw, *, is_all=False):
+        """Status, JSON and headers of the one response to these bytes, after which the server closes the connection."""
         connection = self.connect()
         connection.sock.sendall(raw)
-        answer = b"".join(iter(lambda: connection.sock.recv(65_536), b""))
-        connection.close()  # or the server would wait for it
-        head, _, body = answer.partition(b"\r\n\r\n")
+        if is_all:
+            connection.sock.shutdown(socket.SHUT_WR)
+        response = b"".join(iter(lambda: connection.sock.recv(65_536), b""))
+        head, _, body = response.partition(b"\r\n\r\n")
         status_line, _, fields = head.partition(b"\r\n")
         headers = http.client.parse_headers(io.BytesIO(fields + b"\r\n\r\n"))
-        self.assertEqual(headers["Content-Length"], str(len(body)), answer)
-        return int(status_line.split()[1]), json.loads(body), headers
+        return int(status_line.split()[1]), json.loads(body) if body else None, headers
 
-
-class BrokenRequestTests(ServiceTestCase):
-    HEAD = b"POST /api/auth/register HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-
-    def test_what_is_no_http_is_refused_in_json(self):
-        many = b"".join(b"X-%d: x\r\n" % number for number in range(200))
-        cases = (
-            (b"nonsense\r\n\r\n", 400),
-            (b"GET\r\n\r\n", 400),
-            (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
-            (b"GET / HTTP/1.1\r\nHost: localhost\r\nno colon here\r\n\r\n", 400),
-            (b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Nul: \x00\r\n\r\n", 400),
-            (b"GET /" + b"x" * 9_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
-            (b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * 9_000 + b"\r\n\r\n", 431),
-            (b"GET / HTTP/1.1\r\nHost: localhost\r\n" + many + b"\r\n", 431),
-            (self.HEAD + b"Content-Length: x\r\n\r\n", 400),
-            (self.HEAD + b"Content-Length: -1\r\n\r\n", 400),
-            (self.HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400),
-            (self.HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}", 400),
-            (self.HEAD + b"Transfer-Encoding: nonsense\r\n\r\n", 501),
-            (self.HEAD + b"Content-Length: 2\r\nExpect: nonsense\r\n\r\n{}", 417),
-        )
-
-        for raw, expected in cases:
-            with self.subTest(raw=raw[:80]):
-                status, refusal, headers = self.answer_to(raw)
-
-                self.assertEqual((status, [*refusal]), (expected, ["detail"]))
-                self.assertEqual(headers["Content-Type"], "application/json")
-                self.assertEqual(headers["Cache-Control"], "no-store")
-                line = self.log_lines("requests")[-1]
-                self.assertEqual((line["request_id"], line["status"]), (headers["X-Request-ID"], expected))
-                self.assertEqual(line["address"], "127.0.0.1")
-        self.assertEqual(len(self.log_lines("requests")), len(cases))
-        self.assertEqual(self.log_lines("debug"), [])
-
-    def test_a_refusal_keeps_the_id_that_the_client_proposes(self):
-        named = b"Host: localhost\r\nX-Request-ID: mine\r\n"
-        cases = (
-            b"GET / HTTP/1.1\r\n" + named + b"no colon here\r\n\r\n",
-            b"GET / HTTP/1.1\r\n" + named + b"X-Long: " + b"x" * 9_000 + b"\r\n\r\n",
-            b"POST / HTTP/1.1\r\n" + named + b"Content-Length: x\r\n\r\n",
-            b"POST / HTTP/1.1\r\n" + named + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
-        )
-
-        for raw in cases:
-            with self.subTest(raw=raw[:120]):
-                _, _, headers = self.answer_to(raw)
-
-                self.assertEqual(headers["X-Request-ID"], "mine")
-                self.assertEqual(self.log_lines("requests")[-1]["request_id"], "mine")
-        insane = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Request-ID: mine yours\r\nno colon here\r\n\r\n"
-        self.assertRegex(self.answer_to(insane)[2]["X-Request-ID"], "^[0-9a-f]{32}$")
-
-    def test_broken_chunk_is_refused_once(self):
-        for chunks in (b"zz\r\n{}\r\n0\r\n\r\n", b"2\r\n{}xx\r\n0\r\n\r\n", b"-2\r\n{}\r\n0\r\n\r\n"):
-            with self.subTest(chunks=chunks):
-                status, refusal, headers = self.answer_to(self.HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
-
-                self.assertEqual((status, [*refusal]), (400, ["detail"]))
-                self.assertIn("X-Request-ID", headers)
-        self.assertEqual(self.log_lines("debug"), [])
-
-    def test_half_a_body_is_refused_and_stores_nothing(self):
-        body = self.registration("dave")
-        sized = self.HEAD + b"Content-Length: %d\r\n\r\n" % (len(body) + 1) + body
-        chunked = self.HEAD + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body) + body + b"\r\n"
-
-        for raw in (sized, chunked):
-            with self.subTest(raw=raw[-60:]):
-                connection = self.connect()
-                connection.sock.sendall(raw)
-                connection.sock.shutdown(socket.SHUT_WR)
-                answer = b"".join(iter(lambda sock=connection.sock: sock.recv(65_536), b""))
-                connection.close()
-
-                self.assertRegex(answer, rb"\A(HTTP/1.1 400 |\Z)")  # who hung up may get no answer
-                self.assertFalse(User.objects.filter(username="dave").exists())
-
-    def test_media_type_with_an_encoded_parameter(self):
-        status, _, _ = self.exchange(
-            self.connect(),
-            "POST",
-            "/api/auth/register",
-            b"{}",
-            headers={"Content-Type": "application/json; x*=nonsense''%41"},
-        )
-
-        self.assertIn(status, (400, 415))
-        self.assertEqual(self.log_lines("debug"), [])
+    def assert_refused_by_the_application(self, response, status, expected):
+        """With its line in requests.log, its request id, and the headers that let a browser's page read it."""
+        found_status, body, headers = response
+        self.assertEqual((found_status, body), (status, expected))
+        self.assertEqual(headers["Content-Type"], "application/json")
+        self.assertEqual(headers["Access-Control-Allow-Origin"], ORIGIN)
+        line = next(line for line in self.log_lines("requests") if line["request_id"] == headers["X-Request-ID"])
+        self.assertEqual(line["status"], status)
 
 
 class BodyTests(ServiceTestCase):
+    environment = {"CORS_ALLOWED_ORIGINS": ORIGIN}
+
     def test_chunked_body_is_read(self):
         for number, size in enumerate((1, 7, 1_000)):
             body = self.registration(f"dave{number}")
             chunks = (body[start : start + size] for start in range(0, len(body), size))
 
             with self.subTest(size=size):
+                headers = {"Transfer-Encoding": "chunked", **JSON}
                 status, answer, _ = self.exchange(
-                    self.connect(),
-                    "POST",
-                    "/api/auth/register",
-                    chunks,
-                    headers={"Transfer-Encoding": "chunked", "Content-Type": "application/json"},
-                    encode_chunked=True,
+                    self.connect(), "POST", "/api/auth/register", chunks, headers=headers, encode_chunked=True
                 )
 
                 self.assertEqual((status, answer["user"]["username"]), (201, f"dave{number}"))
 
-    def test_chunked_body_of_exactly_the_limit_is_read(self):
-        body = self.registration("dave").ljust(MEBIBYTE)
+    def test_body_of_exactly_the_limit_is_read(self):
+        for username, chunked in (("dave", False), ("erin", True)):
+            body = self.registration(username).ljust(MEBIBYTE)
 
-        status, _, _ = self.exchange(
-            self.connect(), "POST", "/api/auth/register", iter([body]), headers={"Content-Type": "application/json"}
-        )
+            with self.subTest(chunked=chunked):
+                status, _, _ = self.exchange(
+                    self.connect(), "POST", "/api/auth/register", iter([body]) if chunked else body, headers=JSON
+                )
 
-        self.assertEqual(status, 201)
+                self.assertEqual(status, 201)
 
-    def test_connection_goes_on_after_a_refused_body(self):
+    def test_too_large_a_body_is_refused_on_every_path(self):
         for size, path, chunked in itertools.product(
             (MEBIBYTE + 1, MEBIBYTE * 3 // 2), ("/api/message", "/api/auth/register", "/api/nothing"), (False, True)
         ):
             with self.subTest(size=size, path=path, chunked=chunked):
                 connection, body = self.connect(), b"x" * size
 
-                status, refusal, _ = self.exchange(connection, "POST", path, iter([body]) if chunked else body)
-                following = [self.exchange(connection, "GET", "/healthz")[:2] for _ in range(2)]
+                response = self.exchange(
+                    connection, "POST", path, iter([body]) if chunked else body, headers={"Origin": ORIGIN}
+                )
 
-                self.assertEqual((status, refusal), (413, TOO_LARGE))
-                self.assertEqual(following, [(200, {"status": "ok"})] * 2)
+                self.assert_refused_by_the_application(response, 413, TOO_LARGE)
+                self.assertEqual(response[2]["Connection"], "close")
 
-    def test_body_far_too_large_is_never_read_as_a_request(self):
+    def test_too_large_a_body_is_not_waited_for(self):
+        response = self.response_to(REGISTER + f"Origin: {ORIGIN}\r\nContent-Length: 1000000000\r\n\r\n{{".encode())
+
+        self.assert_refused_by_the_application(response, 413, TOO_LARGE)
+
+    def test_too_large_a_body_is_never_read_as_a_request(self):
         smuggled = b"GET /api/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
         body = smuggled * (4 * MEBIBYTE // len(smuggled))
 
@@ -211,12 +145,43 @@ class BodyTests(ServiceTestCase):
             with self.subTest(chunked=chunked):
                 try:
                     answer = self.exchange(self.connect(), "POST", "/api/message", iter([body]) if chunked else body)[:2]
-                except ConnectionError:  # the server may hang up on who goes on sending
+                except ConnectionError:  # the server may close the connection of a client that goes on sending
                     answer = 413, TOO_LARGE
 
                 self.assertEqual(answer, (413, TOO_LARGE))
                 self.assertEqual(self.exchange(self.connect(), "GET", "/healthz")[0], 200)
         self.assertNotIn("/api/smuggled", [line["path"] for line in self.log_lines("requests")])
+
+    def test_incomplete_body_is_refused_and_stores_nothing(self):
+        body, origin = self.registration("dave"), f"Origin: {ORIGIN}\r\n".encode()
+        sized = REGISTER + origin + b"Content-Length: %d\r\n\r\n" % (len(body) + 1) + body
+        chunked = REGISTER + origin + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body) + body + b"\r\n"
+        nothing = REGISTER + origin + b"Transfer-Encoding: chunked\r\n\r\n"
+
+        for raw in (sized, chunked, nothing):
+            with self.subTest(raw=raw[-60:]):
+                response = self.response_to(raw, is_all=True)
+
+                self.assert_refused_by_the_application(response, 400, INCOMPLETE)
+                self.assertFalse(User.objects.filter(username="dave").exists())
+
+    def test_broken_chunk_is_refused_once(self):
+        for chunks in (b"zz\r\n{}\r\n0\r\n\r\n", b"2\r\n{}xx\r\n0\r\n\r\n", b"-2\r\n{}\r\n0\r\n\r\n"):
+            with self.subTest(chunks=chunks):
+                response = self.response_to(REGISTER + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+
+                self.assertEqual(response[:2], (400, INCOMPLETE))
+        self.assertEqual(self.log_lines("debug"), [])
+
+    def test_bytes_that_are_not_http(self):
+        for raw in (
+            b"nonsense\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+            REGISTER + b"no colon\r\n\r\n",
+        ):
+            with self.subTest(raw=raw[:30]):
+                self.assertEqual(self.response_to(raw)[:2], (400, None))
+        self.assertEqual(self.exchange(self.connect(), "GET", "/healthz")[0], 200)
 
     def test_connection_goes_on_after_a_refused_request_with_a_body(self):
         connection = self.connect()
@@ -229,17 +194,138 @@ class BodyTests(ServiceTestCase):
 
     def test_client_that_asks_before_it_sends(self):
         connection, body = self.connect(), self.registration("dave")
-        connection.sock.sendall(
-            b"POST /api/auth/register HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-            b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
-        )
+        connection.sock.sendall(REGISTER + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body))
 
         permission = connection.sock.recv(1_000)
         connection.sock.sendall(body)
-        answer = connection.sock.recv(1_000)
+        response = connection.sock.recv(1_000)
 
         self.assertEqual(permission, b"HTTP/1.1 100 Continue\r\n\r\n")
-        self.assertEqual(answer.split(b"\r\n")[0], b"HTTP/1.1 201 Created")
+        self.assertEqual(response.split(b"\r\n")[0], b"HTTP/1.1 201 Created")
+
+    def test_charset_that_is_not_utf_8_is_ignored(self):
+        for number, charset in enumerate(("hex", "rot13", "idna", "undefined", "nonsense", "utf-16")):
+            headers = {"Content-Type": f"application/json; charset={charset}"}
+            register = self.connect(), "POST", "/api/auth/register"
+
+            with self.subTest(charset=charset):
+                status, answer, _ = self.exchange(*register, self.registration(f"dave{number}"), headers=headers)
+                refused = self.exchange(self.connect(), "POST", "/api/auth/register?a=%41", b"{}", headers=headers)
+
+                self.assertEqual((status, answer["user"]["username"]), (201, f"dave{number}"))
+                self.assertEqual(refused[:2], (400, {"a": ["Unknown parameter."]}))
+
+    def test_media_type_with_an_encoded_parameter(self):
+        for encoding in ("utf-8", "hex", "idna", "nonsense"):
+            headers = {"Content-Type": f"application/json; x*={encoding}''%41"}
+
+            with self.subTest(encoding=encoding):
+                status, _, _ = self.exchange(self.connect(), "POST", "/api/auth/register", b"{}", headers=headers)
+
+                self.assertEqual(status, 400)
+        self.assertEqual(self.log_lines("debug"), [])
+
+    def test_form_with_a_boundary_is_read(self):
+        body = b'--x\r\nContent-Disposition: form-data; name="username"\r\n\r\ndave\r\n--x--\r\n'
+        headers = {"Content-Type": "multipart/form-data; charset=hex; boundary=x"}
+
+        status, answer, _ = self.exchange(self.connect(), "POST", "/api/auth/register", body, headers=headers)
+
+        self.assertEqual((status, answer), (400, {"password": ["This field is required."]}))
+
+
+class MemoryTests(ServiceTestCase):
+    """A worker has 64 MiB for large bodies and responses, however slow its clients are."""
+
+    environment = {"WEB_CONCURRENCY": "1", "CORS_ALLOWED_ORIGINS": ORIGIN}
+
+    def assert_refused_while_many_clients_are_slow(self, slow_request, exchange_large, exchange_small):
+        """`slow_request` is sent by clients that do no more, until `exchange_large` is refused."""
+        slow = []
+        while exchange_large()[0] != 503:
+            slow.append(self.connect())
+            slow[-1].sock.sendall(slow_request)
+        refused = exchange_large()
+
+        self.assert_refused_by_the_application(refused, 503, BUSY)
+        self.assertEqual(refused[2]["Retry-After"], "1")
+        self.assertIn(exchange_small()[0], (200, 201))
+        for connection in slow:
+            connection.close()
+        deadline = time.monotonic() + 20
+        while exchange_large()[0] == 503:
+            self.assertLess(time.monotonic(), deadline)
+
+    def test_large_bodies_that_do_not_fit_are_refused(self):
+        def register(body):
+            return self.exchange(self.connect(), "POST", "/api/auth/register", body, headers={"Origin": ORIGIN, **JSON})
+
+        self.assert_refused_while_many_clients_are_slow(
+            REGISTER + b"Content-Length: %d\r\n\r\n{" % MEBIBYTE,
+            lambda: register(b"{}".ljust(MEBIBYTE)),
+            lambda: register(self.registration("dave")),
+        )
+
+    def test_large_responses_that_do_not_fit_are_refused(self):
+        for number in range(100):
+            Message.objects.create(
+                sender=self.alice,
+                receiver=self.bob,
+                content="\U0001f600" * 10_000,
+                sender_place=number,
+                receiver_place=number,
+            )
+        Mailbox.objects.create(user=self.bob, total=99)
+        _, token = issue_token(self.bob)
+
+        def page(size):
+            return self.exchange(
+                self.connect(),
+                "GET",
+                f"/api/message?page_size={size}",
+                headers={"Authorization": f"Token {token}", "Origin": ORIGIN},
+            )
+
+        self.assert_refused_while_many_clients_are_slow(
+            f"GET /api/message?page_size=100 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token {token}\r\n\r\n".encode(),
+            lambda: page(100),
+            lambda: page(1),
+        )
+
+
+class HashingTests(ServiceTestCase):
+    environment = {"WEB_CONCURRENCY": "1", "CORS_ALLOWED_ORIGINS": ORIGIN}
+
+    def test_requests_that_hash_have_a_thread_of_their_own_and_twenty_places_to_wait(self):
+        body = self.registration("dave")
+        request = REGISTER + f"Origin: {ORIGIN}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+        _, token = issue_token(self.alice)
+        clients = [self.connect() for _ in range(25)]
+
+        with transaction.atomic():
+            User.objects.create(username="dave")  # the first of them waits for the end of this transaction
+            for client in clients:
+                client.sock.sendall(request)
+            refused = []
+            while len(refused) < 4:
+                readable, _, _ = select.select([client.sock for client in clients], [], [], 20)
+                refused += [client for client in clients if client.sock in readable and client not in refused]
+            others, _, _ = self.exchange(
+                self.connect(), "GET", "/api/auth/user", headers={"Authorization": f"Token {token}"}
+            )
+            self.assertEqual(select.select([client.sock for client in clients if client not in refused], [], [], 0.2)[0], [])
+        statuses = sorted(self.read(client)[0] for client in clients if client not in refused)
+
+        self.assertEqual((len(refused), others, statuses), (4, 200, [400] * 21))
+        for client in refused:
+            response = self.read(client)
+            self.assert_refused_by_the_application(response, 503, BUSY)
+            self.assertEqual(response[2]["Retry-After"], "1")
+
+    def read(self, connection):
+        response = http.client.HTTPResponse(connection.sock, method="POST")
+        response.begin()
+        return response.status, json.loads(response.read()), response.headers
 
 
 class SlowClientTests(ServiceTestCase):
@@ -368,45 +454,140 @@ class AnswerTests(ServiceTestCase):
         self.assertEqual(response.headers["Content-Type"], 'text/css; charset="utf-8"')
         self.assertEqual([line["path"] for line in self.log_lines("requests")], [path for path, *_ in expected])
 
+    def test_requests_sent_together_are_answered_in_order(self):
+        connection = self.connect()
+        heads = (f"GET {path} HTTP/1.1\r\nHost: localhost\r\n" for path in ("/healthz", "/api/nothing", "/healthz"))
+        connection.sock.sendall(("\r\n".join(heads) + "Connection: close\r\n\r\n").encode())
+
+        responses = b"".join(iter(lambda: connection.sock.recv(65_536), b""))
+
+        self.assertEqual(re.findall(rb"HTTP/1.1 (\d+)", responses), [b"200", b"404", b"200"])
+
+    def test_http_1_0_without_a_host(self):
+        status, answer, _ = self.response_to(b"GET /healthz HTTP/1.0\r\n\r\n")
+
+        self.assertEqual((status, answer), (200, {"status": "ok"}))
+
+    def test_header_with_an_underscore_does_not_pass_for_another(self):
+        connection = self.connect()
+
+        named = self.exchange(connection, "GET", "/healthz", headers={"X-Request-ID": "mine"})[2]["X-Request-ID"]
+        forged = self.exchange(connection, "GET", "/healthz", headers={"X_Request_ID": "mine"})[2]["X-Request-ID"]
+
+        self.assertEqual(named, "mine")
+        self.assertRegex(forged, "^[0-9a-f]{32}$")
+
+    def test_repeated_header_counts_as_a_whole(self):
+        raw = b"GET /healthz HTTP/1.0\r\nX-Request-ID: mine\r\nX-Request-ID: yours\r\n\r\n"
+
+        self.assertRegex(self.response_to(raw)[2]["X-Request-ID"], "^[0-9a-f]{32}$")
+
+    def test_path_that_is_not_utf_8(self):
+        self.assertEqual(self.exchange(self.connect(), "GET", "/api/%FF%FE")[:2], (404, NOT_FOUND))
+
 
 class ProcessTests(ServiceTestCase):
-    def test_busy_port_stops_a_second_one_with_a_line_that_names_it(self):
-        port = str(urlsplit(self.service.url).port)
-
-        second = subprocess.run(
-            [sys.executable, "-m", "gunicorn", "--config", "python:config.server.gunicorn"],
+    def start_another(self, **environment):
+        return subprocess.run(
+            [sys.executable, "-m", "config.server"],
             cwd=settings.BASE_DIR,
-            env={**os.environ, "LOG_DIR": str(self.log_folder), "PORT": port},
+            env={**self.service.environment, **environment},
             capture_output=True,
             text=True,
             timeout=60,
         )
 
+    def separate_service(self, **environment):
+        service = Service(Path(self.enterContext(tempfile.TemporaryDirectory())), **environment)
+        service.start()
+        self.addCleanup(service.kill)
+        return service
+
+    def workers(self, service):
+        return Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
+
+    def test_used_port_prevents_the_start_with_a_line_that_names_its_processes(self):
+        second = self.start_another()
+
         self.assertNotEqual(second.returncode, 0)
         self.assertRegex(second.stderr, r"\APORT: [^\n]+\n\Z")
-        self.assertIn(port, second.stderr)
+        self.assertIn(str(self.service.port), second.stderr)
+        for worker in self.workers(self.service):
+            self.assertIn(f"process {worker}: ", second.stderr)
         self.assertEqual(self.service.request("GET", "/healthz")[0], 200)
 
-    def test_stops_cleanly_once_the_request_in_hand_is_answered(self):
-        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+    def test_workers_that_outlive_their_main_process_are_named_at_the_next_start(self):
+        service = self.separate_service()
+        [worker, *_] = self.workers(service)
+        os.kill(service.process.pid, signal.SIGKILL)
+        service.process.wait()
+
+        second = self.start_another(PORT=str(service.port))
+
+        self.assertNotEqual(second.returncode, 0)
+        self.assertRegex(second.stderr, rf"\APORT: [^\n]+process {worker}: [^\n]+\n\Z")
+
+    def test_banner_has_the_docs_first_then_where_the_logs_are_and_how_to_stop(self):
+        service = Service(Path(self.enterContext(tempfile.TemporaryDirectory())))
+        with subprocess.Popen(
+            [sys.executable, "-m", "config.server"],
+            cwd=settings.BASE_DIR,
+            env=service.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            lines = [process.stdout.readline() for _ in range(5)]
+            process.terminate()
+
+        self.assertEqual([line.split()[0] for line in lines], ["Docs", "API", "Admin", "Logs", "Stop"])
+        self.assertIn(f"{service.url}/api/docs", lines[0])
+        self.assertIn(str(service.log_folder), lines[3])
+        self.assertEqual(process.returncode, 0)
+
+    def test_killed_worker_is_replaced(self):
+        service = self.separate_service(WEB_CONCURRENCY="1")
+        [worker] = self.workers(service)
+
+        os.kill(int(worker), signal.SIGKILL)
+
+        deadline = time.monotonic() + 5
+        while True:
+            try:
+                if service.request("GET", "/readyz")[0] == 200:
+                    break
+            except OSError:
+                self.assertLess(time.monotonic(), deadline)
+        self.assertNotEqual(self.workers(service), [worker])
+
+    def test_service_ends_when_its_workers_keep_dying(self):
+        service = self.separate_service(WEB_CONCURRENCY="1")
+        while service.process.poll() is None:
+            for worker in self.workers(service):
+                os.kill(int(worker), signal.SIGKILL)
+            time.sleep(0.1)
+
+        self.assertNotEqual(service.process.returncode, 0)
+
+    def test_sigterm_lets_requests_in_flight_end(self):
         _, token = issue_token(self.alice)
         body = json.dumps({"receiver": "bob", "content": "hi"}).encode()
         head = (
             f"POST /api/message HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token {token}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-
-        # One worker alone: another might still be starting, and gunicorn waits for one that SIGTERM meets then.
-        with running_service(folder, WEB_CONCURRENCY="1") as service:
-            connection = self.connect(service)
+        service = self.separate_service()
+        connections = [self.connect(service) for _ in range(10)]
+        for connection in connections:
             self.exchange(connection, "GET", "/healthz")  # the connection has its worker
             connection.sock.sendall(head.encode() + body[:5])
-            service.process.send_signal(signal.SIGTERM)
-            connection.sock.sendall(body[5:])
-            answer = b"".join(iter(lambda: connection.sock.recv(65_536), b""))
-            connection.close()
-            service.process.wait(timeout=30)
+        service.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
 
-        self.assertEqual(answer.split(b"\r\n")[0], b"HTTP/1.1 201 Created")
-        self.assertEqual(Message.objects.get().content, "hi")
+        for connection in connections:
+            connection.sock.sendall(body[5:])
+        answers = [b"".join(iter(lambda sock=connection.sock: sock.recv(65_536), b"")) for connection in connections]
+        service.process.wait(timeout=30)
+
+        self.assertEqual({answer.split(b"\r\n")[0] for answer in answers}, {b"HTTP/1.1 201 Created"})
+        self.assertEqual(Message.objects.count(), 10)
         self.assertEqual(service.process.returncode, 0)

@@ -6,9 +6,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -28,11 +28,12 @@ def test_database_url() -> str:
 class Service:
     """The service as `make serve` starts it, in processes of its own, on the tests' database.
 
-    `environment` holds more of its settings.
+    `environment` holds more of its settings, and its processes print into the file `output`, if there is one.
     """
 
-    def __init__(self, log_folder: Path, **environment: str) -> None:
+    def __init__(self, log_folder: Path, *, output: IO | None = None, **environment: str) -> None:
         self.log_folder = log_folder
+        self.output = output
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.environment = {
@@ -46,10 +47,11 @@ class Service:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", "--config", "python:config.server.gunicorn"],
+            [sys.executable, "-m", "config.server"],
             cwd=settings.BASE_DIR,
             env=self.environment,
-            stdout=subprocess.DEVNULL,
+            stdout=self.output or subprocess.DEVNULL,
+            stderr=self.output,
             start_new_session=True,
         )
         deadline = time.monotonic() + 30
@@ -69,7 +71,8 @@ class Service:
 
     def kill(self) -> None:
         """End all of its processes at once, with SIGKILL."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def request(self, method: str, path: str, body: Any = None, token: str | None = None, **headers: str) -> tuple[int, Any]:
@@ -78,8 +81,8 @@ class Service:
 
 
 @contextmanager
-def running_service(log_folder: Path, **environment: str) -> Iterator[Service]:
-    service = Service(log_folder, **environment)
+def running_service(log_folder: Path, *, output: IO | None = None, **environment: str) -> Iterator[Service]:
+    service = Service(log_folder, output=output, **environment)
     service.start()
     try:
         yield service

@@ -1,5 +1,6 @@
 """Django's backend for PostgreSQL, with a limit on how long a request waits for a server that does not respond."""
 
+import os
 import select
 import time
 
@@ -18,7 +19,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     After a wait in vain every new connection fails at once until `retry_at`; then one thread tries for all.
     """
 
-    longest_wait: float | None = None  # seconds
+    longest_wait: float | None = 4.5 if "SERVING" in os.environ else None  # seconds; config/server sets the variable
     retry_at = 0.0  # time.monotonic(), shared by all threads; 0 while the server responds
 
     def get_new_connection(self, conn_params):

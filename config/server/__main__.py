@@ -1,0 +1,102 @@
+"""Serves the API from worker processes: `python -m config.server`."""
+
+import ctypes
+import errno
+import gc
+import os
+import resource
+import socket
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+
+from granian import Granian
+from granian.http import HTTP1Settings
+from granian.log import LogLevels
+
+from config import settings
+from config.environment import abort
+
+M_MMAP_THRESHOLD = -3  # in <malloc.h>
+LISTENING = "0A"  # in /proc/net/tcp
+BANNER = """\
+Docs   {url}/api/docs
+API    {url}/api
+Admin  {url}/admin/  (first: dev/bin/python manage.py createsuperuser)
+Logs   {logs}
+Stop   Ctrl-C, or kill {process}"""
+
+
+def main() -> None:
+    address = free_address(settings.HOST, settings.PORT)
+    os.environ["SERVING"] = "on"  # for the database: requests must not wait for it as long as commands may
+    with suppress(AttributeError):  # only glibc needs it: what a large request took goes back to the system
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 32_768)
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
+    application = import_module("config.server.bridge").application
+    gc.collect()
+    gc.freeze()  # the workers share what is loaded
+
+    server = Granian(
+        "config.server.bridge:application",
+        address=address,
+        port=settings.PORT,
+        interface="asginl",
+        workers=settings.WEB_CONCURRENCY,
+        http="1",
+        websockets=False,
+        backlog=2048,
+        backpressure=most_files - 100,  # connections of a worker; more of them wait until one ends
+        http1_settings=HTTP1Settings(header_read_timeout=20_000, max_buffer_size=16_384),
+        log_level=LogLevels.error,
+        log_dictconfig={"incremental": True, "handlers": {}, "loggers": {}},  # keeps the logs of the settings
+        respawn_failed_workers=True,
+        workers_kill_timeout=30,
+    )
+    server.on_startup(lambda: print_banner(address))
+    server.serve(target_loader=lambda: application, wrap_loader=False)
+
+
+def free_address(host: str, port: int) -> str:
+    """The numeric address of the host. Exits if it is not this machine's, or if its port is in use."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        abort("HOST", f"{host!r} is not an address ({error.strerror})")
+    with socket.socket(family, kind) as probe:  # the server itself would share the port, and so its connections
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            if error.errno == errno.EADDRNOTAVAIL:
+                abort("HOST", f"{host!r} is not an address of this machine")
+            reason = f"used by {listeners(port)}" if error.errno == errno.EADDRINUSE else error.strerror
+            abort("PORT", f"cannot listen on {port} ({reason}); try another: PORT={port + 1} make serve")
+    return address[0]
+
+
+def listeners(port: int) -> str:
+    """The processes that listen on the port, as far as this user may see them."""
+    sockets, processes = set(), {}
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            _, local_address, _, state, *_, inode = line.split()[:10]
+            if state == LISTENING and int(local_address.rpartition(":")[2], 16) == port:
+                sockets.add(f"socket:[{inode}]")
+    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if os.readlink(descriptor) in sockets:
+                process = descriptor.parts[2]
+                processes[process] = Path("/proc", process, "cmdline").read_text().replace("\0", " ").strip()
+    return ", ".join(f"process {process}: {command}" for process, command in processes.items()) or "another process"
+
+
+def print_banner(address: str) -> None:
+    host = f"[{address}]" if ":" in address else address
+    url = f"http://{host}:{settings.PORT}"
+    print(BANNER.format(url=url, logs=settings.LOG_DIR, process=os.getpid()), flush=True)  # noqa: T201 - for the operator
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The ASGI application that the server runs: it calls Django in threads that never wait for a client."""
+
+import asyncio
+import re
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext, suppress
+from contextvars import Context
+from io import BytesIO
+from threading import Lock
+from urllib.parse import unquote_to_bytes
+
+from django.conf import settings
+
+from config.wsgi import application as wsgi_application
+
+PIECE = 2**16  # bytes; a body or response that is not larger is always accepted
+MEMORY, MOST_DISCARDED = 64 * 2**20, 2 * 2**20  # bytes: of all larger ones in a worker, of a body that is refused
+SECONDS_TO_RECEIVE, SECONDS_TO_DISCARD, SECONDS_TO_SEND = 38, 2, 60  # a body (the server gives the head 20), a piece
+OTHER_PARAMETERS = re.compile(r";(?!\s*boundary=)[^;]*", re.IGNORECASE)  # of a Content-Type
+# A POST to these may hash a password, which takes a core for 20 ms. They share one thread, and the others have the rest.
+HASHING = re.compile("/api/auth/(register|login|password|user/delete)|/admin/(login|auth/user/add|.*password.*)/")
+hashing_thread, threads = ThreadPoolExecutor(1), ThreadPoolExecutor(4)
+hashing_lane = asyncio.Semaphore(21)  # one request hashes, twenty wait
+
+
+class Share:
+    """The bytes that a request holds of the worker's MEMORY. `add` says whether so many more fit."""
+
+    lock, held_by_all, held = Lock(), 0, 0
+
+    def close(self):
+        self.add(-self.held)
+
+    def add(self, size):
+        with Share.lock:
+            fits = size <= 0 or Share.held_by_all + size <= MEMORY
+            Share.held_by_all += size * fits
+            self.held += size * fits
+            return fits
+
+
+async def application(scope, receive, send):
+    with closing(Share()) as share, suppress(TimeoutError):  # where a client reads nothing, the server closes the connection
+        environ = make_environ(scope, share)
+        is_whole = await receive_body(receive, environ, share)
+        status, headers, body = await call_in_thread(environ)
+        headers += [] if is_whole else [(b"connection", b"close")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        for at in range(0, len(body) or 1, PIECE):
+            async with asyncio.timeout(SECONDS_TO_SEND):
+                piece = body[at : at + PIECE]
+                await send({"type": "http.response.body", "body": piece, "more_body": at + PIECE < len(body)})
+
+
+def make_environ(scope, share):
+    """The WSGI environ, as far as Django reads it."""
+    headers = {}
+    for name, value in scope["headers"]:
+        # `X_Forwarded_For` would pass for `X-Forwarded-For`. The server adds an empty Host where HTTP/1.0 has none.
+        if b"_" not in name and (value or name != b"host"):
+            key, text = "HTTP_" + name.decode().upper().replace("-", "_"), value.decode("latin-1")
+            headers[key] = f"{headers[key]},{text}" if key in headers else text
+    return {
+        "REQUEST_METHOD": scope["method"],
+        "PATH_INFO": unquote_to_bytes(scope["raw_path"]).decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        # Without a charset: Django would decode the whole request with it, and fail at one that Python does not know.
+        "CONTENT_TYPE": OTHER_PARAMETERS.sub("", headers.pop("HTTP_CONTENT_TYPE", "")),
+        "CONTENT_LENGTH": headers.pop("HTTP_CONTENT_LENGTH", "0"),
+        "SERVER_NAME": scope["server"][0],
+        "SERVER_PORT": scope["server"][1],
+        "REMOTE_ADDR": scope["client"][0],
+        "wsgi.url_scheme": "http",
+        "wsgi.input": BytesIO(),
+        "server.may_send": lambda size: size <= PIECE or share.add(size),
+        **headers,
+    }
+
+
+async def receive_body(receive, environ, share):
+    """Read the body into the environ; whether all of it was read. If not, Django refuses what is left of it."""
+    body, size, discarded = environ["wsgi.input"], int(environ["CONTENT_LENGTH"]), 0
+    more = size > 0 or "HTTP_TRANSFER_ENCODING" in environ
+    with suppress(TimeoutError):
+        async with asyncio.timeout(SECONDS_TO_RECEIVE):
+            while more and size <= settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
+                if size > PIECE and not share.add(size - share.held):
+                    environ["server.is_overloaded"] = True
+                    break
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    break
+                body.write(message["body"])
+                size, more = max(size, body.tell()), message["more_body"]
+    body.seek(0)
+    environ["CONTENT_LENGTH"] = str(max(size, more))
+    if more:
+        body.truncate()
+        with suppress(TimeoutError):  # many clients send all before they read a response
+            async with asyncio.timeout(SECONDS_TO_DISCARD):
+                while discarded < MOST_DISCARDED and (message := await receive()).get("more_body"):
+                    discarded += len(message["body"])
+    return not more
+
+
+async def call_in_thread(environ):
+    is_hashing = environ["REQUEST_METHOD"] == "POST" and HASHING.fullmatch(environ["PATH_INFO"])
+    if is_hashing and hashing_lane.locked():
+        environ["server.is_overloaded"], is_hashing = True, None
+    pool, lane = (hashing_thread, hashing_lane) if is_hashing else (threads, nullcontext())
+    async with lane:
+        return await asyncio.get_running_loop().run_in_executor(pool, Context().run, call_django, environ)
+
+
+def call_django(environ):
+    started = []
+    with closing(wsgi_application(environ, lambda *status_and_headers: started.extend(status_and_headers))) as response:
+        body = b"".join(response)
+    status, headers = started
+    return int(status[:3]), [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers], body

@@ -1,0 +1,27 @@
+"""Responds where the bridge has too much to do, with the request id, log line and headers of every response."""
+
+from django.http import HttpRequest, HttpResponse
+from django.utils.deprecation import MiddlewareMixin
+from rest_framework.exceptions import APIException
+
+from config.api.errors import error_response
+
+
+class Overloaded(APIException):
+    status_code = 503
+    default_detail = "The service is busy. Try again in a moment."
+    wait = 1  # second; the framework's handler turns it into Retry-After
+
+
+class OverloadMiddleware(MiddlewareMixin):
+    def process_request(self, request: HttpRequest) -> HttpResponse | None:
+        """Refuse a request before anything was done for it."""
+        return error_response(request, Overloaded()) if "server.is_overloaded" in request.META else None
+
+    def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        """Refuse a large response to a GET, which has changed nothing."""
+        may_send = request.META.get("server.may_send")  # not there under another server
+        size = int(response.headers.get("Content-Length") or 0 if response.streaming else len(response.content))
+        if may_send and request.method == "GET" and not may_send(size):
+            return error_response(request, Overloaded())
+        return response
