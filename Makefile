@@ -1,10 +1,10 @@
 PYTHON ?= python3
 BIN := dev/bin
 
-.PHONY: help serve test lint bench proofs postman screenshot
+.PHONY: help serve test lint bench proofs proofs-long run-proofs postman screenshot
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
 
 serve: dev/installed  ## make what is missing, then serve the API on HOST and PORT
 	@$(BIN)/python manage.py migrate --verbosity 0
@@ -22,10 +22,14 @@ lint: dev/installed-for-tests  ## style, import order of the layers, migrations
 bench: dev/installed-for-bench  ## measure what each call costs, beside two yardsticks; needs wrk, and PostgreSQL on this machine
 	@$(BIN)/python -m benchmarks.bench
 
-proofs: dev/installed-for-bench  ## kill, flood and replace what runs, one after another; needs Debian's postgresql and nginx
-	@set -e; for proof in kills nodes failover bad_clients login_timing deploy; do \
-		echo "== $$proof"; $(BIN)/python -m benchmarks.proofs.$$proof; \
-	done
+proofs: PROOFS = kills bad_clients nodes login_timing deploy
+proofs: run-proofs  ## kill, flood and replace what runs, one after another; needs Debian's postgresql, nginx and wrk
+
+proofs-long: PROOFS = pooler
+proofs-long: run-proofs  ## what needs more than Debian 12 has: PgBouncer 1.22
+
+run-proofs: dev/installed-for-bench
+	@set -e; for proof in $(PROOFS); do echo "== $$proof"; $(BIN)/python -m benchmarks.proofs.$$proof; done
 
 postman: dev/installed  ## make the Postman collection in docs/ from the API's description
 	@$(BIN)/python manage.py spectacular --format openapi-json | $(BIN)/python docs/postman.py > docs/postman_collection.json

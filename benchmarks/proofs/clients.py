@@ -1,186 +1,215 @@
-"""Clients that write to each other without end, remember what was acknowledged, and compare it with what is stored."""
+"""Clients: some write to each other, remember what was acknowledged and compare it with what is stored; some are slow."""
 
+import asyncio
 import http.client
+import itertools
 import json
-import sys
+import multiprocessing
+import resource
+import socket
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from benchmarks.proofs.cluster import wait_until
-from benchmarks.proofs.node import Node
+from benchmarks.proofs.processes import Node, expect, wait_until
 
 PASSWORD = "a long secret"  # noqa: S105
-RETRY_AFTER = 0.1  # seconds; the service asks for five, an impatient client finds more
+RETRY_AFTER = 0.1  # seconds; the service asks for five, but an impatient client finds more
+CONNECTING = 100  # slow clients that connect at the same moment: fewer than a server lets wait
 
 
-@dataclass
-class Ledger:
-    """What a client saw."""
-
-    acknowledged: dict[str, int] = field(default_factory=dict)  # id of the message by content
-    unanswered: set[str] = field(default_factory=set)  # contents of which nobody knows whether they are stored
-    answers: Counter = field(default_factory=Counter)  # by status, or by kind of failure
-    wrong: list[str] = field(default_factory=list)  # answers that a retry does not cure, or that are not JSON
-    slowest: float = 0.0  # seconds that an answer, or the failure to get one, took
-    pause: float = 0.0  # the longest time between two 201, in seconds
+class Request(NamedTuple):
+    began: float
+    ended: float
+    outcome: int | str  # the status of the response, or the kind of failure where there was none
 
 
 class Client(threading.Thread):
-    """Sends messages one after another, each until it is acknowledged, with an Idempotency-Key, over one kept connection."""
+    """Sends messages, each until it is acknowledged, with an Idempotency-Key."""
 
-    def __init__(self, url: str, username: str, token: str, receivers: list[str], stopping: threading.Event) -> None:
+    def __init__(self, load: "Load", url: str, username: str) -> None:
         super().__init__(name=username, daemon=True)
-        self.address = urlsplit(url)
-        self.token, self.receivers, self.stopping = token, receivers, stopping
-        self.ledger = Ledger()
+        self.load, self.url, self.token = load, url, load.tokens[username]
         self.connection: http.client.HTTPConnection | None = None
+        self.acknowledged: dict[str, int] = {}  # id of the message by content
+        self.content = ""  # of the message that it sends now
+        self.requests: list[Request] = []
+        self.wrong: list[str] = []  # responses that a retry does not cure, or that are not JSON
 
     def run(self) -> None:
-        number, last = 0, time.monotonic()
-        while not self.stopping.is_set():
-            number += 1
-            content = f"{self.name} {number}"
-            receiver = self.receivers[number % len(self.receivers)]
-            key = uuid.uuid4().hex
-            self.ledger.unanswered.add(content)
-            while content in self.ledger.unanswered and not self.stopping.is_set():
-                if not self.send(content, receiver, key):
-                    time.sleep(RETRY_AFTER)
-            self.ledger.pause = max(self.ledger.pause, time.monotonic() - last)
-            last = time.monotonic()
+        receivers = itertools.cycle(self.load.tokens)
+        for number in itertools.count():
+            self.content, receiver, key = f"{self.name} {number}", next(receivers), uuid.uuid4().hex
+            while self.content not in self.acknowledged:
+                if self.load.stopping.wait(self.load.pause):
+                    return
+                self.send({"receiver": receiver, "content": self.content}, key)
 
-    def send(self, content: str, receiver: str, key: str) -> bool:
-        """Whether it was acknowledged."""
+    def send(self, message: dict[str, str], key: str) -> None:
         began = time.monotonic()
         try:
-            status, answer = self.post({"receiver": receiver, "content": content}, key)
+            outcome, content = self.post(message, key)
         except (OSError, http.client.HTTPException) as error:
-            self.connection = None
-            status, answer = type(error).__name__, None
-        self.ledger.slowest = max(self.ledger.slowest, time.monotonic() - began)
-        self.ledger.answers[status] += 1
-        if status == 201:
-            self.ledger.acknowledged[content] = answer["id"]
-            self.ledger.unanswered.discard(content)
-            return True
-        if isinstance(status, int) and status not in (429, 502, 503, 504):
-            self.ledger.wrong.append(f"{status} {answer}")
-        return False
+            self.connection, outcome = None, type(error).__name__
+        self.requests.append(Request(began, time.monotonic(), outcome))
+        if outcome == 201:
+            self.acknowledged[self.content] = json.loads(content)["id"]
+        elif isinstance(outcome, int) and (outcome != 503 or b'{"detail"' not in content):
+            self.wrong.append(f"{outcome} {content}")
+        else:
+            time.sleep(RETRY_AFTER)
 
-    def post(self, body: dict[str, str], key: str) -> tuple[int, Any]:
-        if self.connection is None:
-            connect = http.client.HTTPSConnection if self.address.scheme == "https" else http.client.HTTPConnection
-            self.connection = connect(self.address.hostname, self.address.port, timeout=30)
+    def post(self, message: dict[str, str], key: str) -> tuple[int, bytes]:
+        self.connection = self.connection or connect(self.url)
         headers = {"Authorization": f"Token {self.token}", "Content-Type": "application/json", "Idempotency-Key": key}
-        self.connection.request("POST", "/api/message", json.dumps(body), headers)
+        self.connection.request("POST", "/api/message", json.dumps(message), headers)
         response = self.connection.getresponse()
         content = response.read()
-        try:
-            return response.status, json.loads(content)
-        except ValueError:
-            self.ledger.wrong.append(f"{response.status} without JSON: {content[:100]!r}")
-            return response.status, None
+        if not self.load.keep:
+            self.connection.close()
+        return response.status, content
 
 
-@dataclass
 class Load:
-    """Clients at work."""
+    """A client for each user, at work during a `with` block: each writes to all of them, itself too.
 
-    clients: list[Client]
-    tokens: dict[str, str]
-    stopping: threading.Event
+    The clients use the URLs in turn, by default the node's. Without `keep`, each request has a connection of its own.
+    """
 
-    def stop(self) -> None:
+    def __init__(
+        self, node: Node, names: str, clients: int, urls: Sequence[str] = (), pause: float = 0.0, keep: bool = True
+    ) -> None:
+        self.tokens = register(node, [f"{names}-{number}" for number in range(clients)])
+        self.stopping, self.pause, self.keep = threading.Event(), pause, keep
+        self.clients = [Client(self, *one) for one in zip(itertools.cycle(urls or [node.url]), self.tokens, strict=False)]
+
+    def __enter__(self) -> "Load":
+        for client in self.clients:
+            client.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
         self.stopping.set()
         for client in self.clients:
             client.join(timeout=40)
 
-    def acknowledged(self) -> int:
-        return sum(len(client.ledger.acknowledged) for client in self.clients)
+    def acknowledged(self) -> dict[str, int]:
+        """The id of each message that was acknowledged, by content."""
+        return {content: number for client in self.clients for content, number in [*client.acknowledged.items()]}
 
-    def answers(self) -> Counter:
-        return sum((client.ledger.answers.copy() for client in self.clients), Counter())  # clients go on counting meanwhile
+    def requests(self, since: float) -> list[Request]:
+        """The requests that ended after that moment."""
+        return [request for client in self.clients for request in [*client.requests] if request.ended > since]
 
-    def slowest(self) -> float:
-        return max(client.ledger.slowest for client in self.clients)
+    def outcomes(self, since: float) -> Counter:
+        return Counter(request.outcome for request in self.requests(since))
 
-    def pause(self) -> float:
-        return max(client.ledger.pause for client in self.clients)
-
-    def wrong(self) -> list[str]:
-        return [answer for client in self.clients for answer in client.ledger.wrong]
+    def slowest(self, since: float) -> float:
+        """The seconds that the slowest request took."""
+        return max(request.ended - request.began for request in self.requests(since))
 
     def until_all_go_on(self, times: int = 1) -> float:
-        """Seconds until each client was acknowledged so many times more; ends the proof where one had a wrong answer."""
-        goals = {client: len(client.ledger.acknowledged) + times for client in self.clients}
+        """Return the seconds until each client was acknowledged so many times more."""
+        goals = {client: len(client.acknowledged) + times for client in self.clients}
+        return wait_until(
+            lambda: all(client.wrong or len(client.acknowledged) >= goal for client, goal in goals.items()),
+            60,
+            "all clients go on",
+        )
 
-        def all_went_on() -> bool:
-            if self.wrong():
-                sys.exit("\n".join(self.wrong()[:20]))
-            return all(len(client.ledger.acknowledged) >= goal for client, goal in goals.items())
-
-        return wait_until(all_went_on, 60, "all clients go on")
-
-
-def as_text(answers: Counter) -> str:
-    """How many there were of each status or kind of failure."""
-    return ", ".join(f"{status}: {count:,}" for status, count in sorted(answers.items(), key=str)) or "none"
+    def expect_nothing_lost(self, node: Node) -> int:
+        """Compare what was acknowledged with what is stored; return how many messages were."""
+        wrong = [response for client in self.clients for response in client.wrong]
+        expect(not wrong, f"Responses that a retry does not cure: {wrong[:5]}")
+        stored = [(m["content"], m["id"]) for token in self.tokens.values() for m in received(node, token)]
+        acknowledged, contents = self.acknowledged(), Counter(content for content, _ in stored)
+        lost = acknowledged.items() - {*stored}
+        expect(not lost, f"Acknowledged, and not stored: {sorted(lost)[:5]}")
+        expect({*contents.values()} == {1}, f"Stored more than once: {contents.most_common(5)}")
+        unknown = contents.keys() - acknowledged.keys() - {client.content for client in self.clients}
+        expect(not unknown, f"Stored, and never sent: {unknown}")
+        found = node.manage("check_mailboxes")
+        expect(found.returncode == 0, f"check_mailboxes: {found.stdout[-2000:]} {found.stderr[-2000:]}")
+        return len(acknowledged)
 
 
 def register(node: Node, usernames: list[str]) -> dict[str, str]:
-    """Their tokens."""
-    tokens = {}
-    for username in usernames:
-        body = {"username": username, "password": PASSWORD}
-        tokens[username] = node.answer("POST", "/api/auth/register", body)["token"]
-    return tokens
-
-
-@contextmanager
-def load(url: str, tokens: dict[str, str], client: type[Client] = Client) -> Iterator[Load]:
-    """A client for each user, who writes to all of them, themselves too, through the URL until the end of the block."""
-    stopping = threading.Event()
-    clients = [client(url, username, token, sorted(tokens), stopping) for username, token in tokens.items()]
-    at_work = Load(clients, tokens, stopping)
-    for one in clients:
-        one.start()
-    try:
-        yield at_work
-    finally:
-        at_work.stop()
-
-
-def discrepancies(node: Node, at_work: Load) -> list[str]:
-    """What differs between what was acknowledged and what is stored, and within what is stored; empty where nothing does."""
-    found = list(at_work.wrong())
-    stored: Counter = Counter()
-    identifiers: dict[str, int] = {}
-    for token in at_work.tokens.values():
-        for message in received(node, token):
-            stored[message["content"]] += 1
-            identifiers[message["content"]] = message["id"]
-    for client in at_work.clients:
-        for content, identifier in client.ledger.acknowledged.items():
-            if stored[content] != 1 or identifiers[content] != identifier:
-                found.append(f"acknowledged {content!r} as {identifier}: stored {stored[content]} times")
-        found += [f"{content!r} is stored twice" for content in client.ledger.unanswered if stored[content] > 1]
-    check = node.manage("check_mailboxes")
-    if check.returncode:
-        found.append(f"check_mailboxes: {check.stdout[-2000:]} {check.stderr[-2000:]}")
-    return found
+    """Return the token of each."""
+    return {
+        username: node.post("/api/auth/register", {"username": username, "password": PASSWORD})["token"]
+        for username in usernames
+    }
 
 
 def received(node: Node, token: str) -> Iterator[dict[str, Any]]:
     """All that the user received, by catching up from the first message on."""
     path = "/api/message/received?after=0&page_size=100"
     while path:
-        page = node.answer("GET", path, token=token)
+        page = node.get(path, token)
         yield from page["results"]
         path = page["next"] and page["next"].removeprefix(node.url)
+
+
+def connect(url: str) -> http.client.HTTPConnection:
+    address = urlsplit(url)
+    kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
+    return kind(address.hostname, address.port, timeout=30)
+
+
+def as_text(outcomes: Counter) -> str:
+    """How many there were of each status or kind of failure."""
+    return ", ".join(f"{outcome}: {count:,}" for outcome, count in sorted(outcomes.items(), key=str)) or "none"
+
+
+def request_bytes(method: str, path: str, token: str, *headers: str) -> bytes:
+    """The request without its body."""
+    common = ("Host: 127.0.0.1", f"Authorization: Token {token}", "Content-Type: application/json")
+    return "\r\n".join((f"{method} {path} HTTP/1.1", *common, *headers, "", "")).encode()
+
+
+@contextmanager
+def slow_clients(node: Node, number: int, first: bytes, piece: bytes = b"") -> Iterator[None]:
+    """So many clients that send `first` and then `piece` once a second, and never read; all connected during the block."""
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    process = context.Process(target=lambda: asyncio.run(_crowd(node, number, first, piece, ready)), daemon=True)
+    process.start()
+    try:
+        expect(ready.wait(60), f"Not all of {number} slow clients could connect within 60 s")
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+async def _crowd(node: Node, number: int, first: bytes, piece: bytes, ready: Any) -> None:
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    connecting, connected = asyncio.Semaphore(CONNECTING), asyncio.Barrier(number + 1)
+
+    async def client() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            connection.setblocking(False)
+            async with connecting:
+                await loop.sock_connect(connection, (node.host, node.port))
+            await connected.wait()
+            try:
+                await loop.sock_sendall(connection, first)
+                while piece:
+                    await asyncio.sleep(1)
+                    await loop.sock_sendall(connection, piece)
+            except OSError:
+                pass  # the service gave it up
+            await asyncio.Event().wait()
+
+    tasks = [asyncio.create_task(client()) for _ in range(number)]
+    await connected.wait()
+    ready.set()
+    await asyncio.gather(*tasks)

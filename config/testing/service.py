@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from django.conf import settings
-from django.db import connection
-
 from config.testing.http_client import call, free_port
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def test_database_url() -> str:
-    """The DATABASE_URL of the database that the running tests use."""
+    """Return the DATABASE_URL of the database that the running tests use."""
+    from django.db import connection  # proofs and benchmarks use this module without Django
+
     name = connection.settings_dict["NAME"]
     if connection.vendor == "sqlite":
         return f"sqlite:///{name}"
@@ -26,29 +27,32 @@ def test_database_url() -> str:
 
 
 class Service:
-    """The service as `make serve` starts it, in processes of its own, on the tests' database.
+    """The service in processes of its own, on the tests' database unless `environment` names another.
 
-    `environment` holds more of its settings, and its processes print into the file `output`, if there is one.
+    `environment` holds more of its settings, and its processes print into the file `output`, if there is one. The tables
+    must exist.
     """
 
+    command = (sys.executable, "-m", "config.server")
+
     def __init__(self, log_folder: Path, *, output: IO | None = None, **environment: str) -> None:
-        self.log_folder = log_folder
-        self.output = output
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.log_folder, self.output = log_folder, output
         self.environment = {
             **os.environ,
-            "DATABASE_URL": test_database_url(),
+            "DATABASE_URL": environment.get("DATABASE_URL") or test_database_url(),
             "LOG_DIR": str(log_folder),
-            "PORT": str(self.port),
+            "PORT": str(free_port()),
             "WEB_CONCURRENCY": "4",
             **environment,
         }
+        self.host, self.port = self.environment.get("HOST", "127.0.0.1"), int(self.environment["PORT"])
+        self.url = f"http://{self.host}:{self.port}"
 
     def start(self) -> None:
+        """Return when the service is ready."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "config.server"],
-            cwd=settings.BASE_DIR,
+            self.command,
+            cwd=ROOT,
             env=self.environment,
             stdout=self.output or subprocess.DEVNULL,
             stderr=self.output,
@@ -76,7 +80,7 @@ class Service:
         self.process.wait()
 
     def request(self, method: str, path: str, body: Any = None, token: str | None = None, **headers: str) -> tuple[int, Any]:
-        """Status and JSON of the answer; raises OSError where there is none."""
+        """Return status and JSON of the response; raises OSError where there is none."""
         return call(self.url + path, method, body, token, seconds=30, **headers)
 
 
