@@ -1,7 +1,9 @@
 PYTHON ?= python3
 BIN := dev/bin
+RIVAL := benchmarks/data/rival
+OLD := benchmarks/data/6bc8ad4
 
-.PHONY: help serve test lint bench proofs proofs-long run-proofs postman screenshot
+.PHONY: help serve test lint bench bench-setup proofs proofs-long run-proofs postman screenshot
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
@@ -19,8 +21,11 @@ lint: dev/installed-for-tests  ## style, import order of the layers, migrations
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py makemigrations --check --dry-run
 
-bench: dev/installed-for-bench  ## measure what each call costs, beside two yardsticks; needs wrk, and PostgreSQL on this machine
+bench: bench-setup  ## measure what each request costs, in turn with an older version and three yardsticks; needs wrk
 	@$(BIN)/python -m benchmarks.bench
+
+bench-setup: dev/installed-for-bench $(RIVAL)/installed $(OLD)/dev/installed  ## make what bench needs; needs Debian's postgresql
+	@$(BIN)/python -m benchmarks.databases
 
 proofs: PROOFS = kills bad_clients nodes login_timing deploy
 proofs: run-proofs  ## kill, flood and replace what runs, one after another; needs Debian's postgresql, nginx and wrk
@@ -54,3 +59,14 @@ dev/installed-for-tests: dev/installed requirements-dev.txt
 dev/installed-for-bench: dev/installed benchmarks/requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	@touch $@
+
+$(RIVAL)/installed: benchmarks/rival/requirements.txt
+	@$(PYTHON) -m venv $(RIVAL)
+	@$(RIVAL)/bin/pip install --quiet --disable-pip-version-check -r benchmarks/rival/requirements.txt
+	@touch $@
+
+$(OLD)/dev/installed:
+	@rm -rf $(OLD)
+	@git clone --quiet . $(OLD)
+	@git -C $(OLD) checkout --quiet 6bc8ad4
+	@$(MAKE) --silent -C $(OLD) dev/installed

@@ -1,8 +1,7 @@
-"""Measures the service beside two yardsticks, and says what each request costs.
+"""Measures what a request to the service costs, in turn with the service at commit 6bc8ad4 and three yardsticks.
 
-`ordinary` is the same service as Django REST framework's own documentation would have one write it, `floor` a bare WSGI
-callable with hand-written SQL. All answer from the same kind of server process, in turn, within one round. The figure to
-compare is CPU per request, of worker processes and database together: how busy the machine is otherwise hardly moves it.
+`rival` is the same API on FastAPI, `ordinary` on plain Django REST framework, `floor` a bare WSGI callable with hand-written
+SQL. Compare CPU per request, of application processes and PostgreSQL together: other load on the machine hardly changes it.
 """
 
 import argparse
@@ -10,294 +9,257 @@ import json
 import multiprocessing
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from operator import sub, truediv
 from pathlib import Path
 
-import argon2
-from nacl.bindings import crypto_pwhash_str_verify
+import psutil
 
-from benchmarks import databases, fill
+from benchmarks import fill
 from benchmarks.chart import draw
-from benchmarks.databases import DATA, ROOT
-from benchmarks.services import WORKERS, Service, running
+from benchmarks.databases import OLD, RIVAL, ROOT, SQLITE, Server, running_server
+from benchmarks.proofs.processes import program
+from config.testing.http_client import free_port
+from config.testing.service import Service
 
-FIRST_PORT = 18_000
-HOURS_WORTH = 360_000  # requests: 100 a second
-FEW = 100  # requests
-WHOLE = ("service", "ordinary", "floor")
+WORKERS = os.cpu_count() or 1
+HASH = "the hash alone"
+GRANIAN = (sys.executable, "-m", "granian", "--interface", "wsgi", "--blocking-threads", "4", "--no-log")
+COMMANDS = {
+    "service": Service.command,
+    "6bc8ad4": ("make", "--silent", "-C", str(OLD), "serve"),
+    "rival": (str(RIVAL / "uvicorn"), "benchmarks.rival.main:app"),
+    "ordinary": (*GRANIAN, "--factory", "django.core.wsgi:get_wsgi_application"),
+    "floor": (*GRANIAN, "benchmarks.floor:application"),
+    "sqlite": Service.command,
+}
+ALL = ",".join(COMMANDS)
+OTHERS_TURNS = (0, 2, 5, 8)  # the rounds in which not only the service is measured
+BYTES = {"messageservice_message": 430, "messageservice_conversation": 150, "knox_authtoken": 450}  # per row, at most
+WAL_BYTES = 2000  # per send, at most
+SLOWEST = 0.85  # of the fastest round's requests per second, at least
+SENDS_ON_SQLITE = 500  # per second, at least
 
 
 @dataclass(frozen=True)
 class Workload:
     title: str
     arguments: tuple[str, ...]  # of load.lua
+    times: dict[str, float | None]  # what it is compared with, and at most how many times as much CPU the service may use
     connections: int = 16
 
 
 def workloads(service: Service) -> dict[str, Workload]:
     thousand, million = str(fill.THOUSAND), str(fill.MILLION)
     partner = fill.username(fill.NEIGHBOURS[0])
-    date = service.get("/api/message/sent?page=10", fill.THOUSAND)["results"][0]["created"][:10]
-    newest = service.get("/api/message", fill.THOUSAND)["results"][0]["id"]
-    return {  # in the order of measuring: W2 amidst those that are compared with it
-        "W1": Workload("send", ("send",)),
-        "W10": Workload("send, all to one receiver", ("send", partner)),
-        "W3": Workload("sent, by receiver and date", ("get", f"/api/message/sent?receiver={partner}&date={date}", thousand)),
-        "W6": Workload("log in", ("log-in",)),
-        "W7": Workload("80 % lists, 15 % sends, 5 % filters", ("mixed", date), connections=64),
-        "W4": Workload("list, 1,000,000 messages", ("get", "/api/message", million)),
-        "W5": Workload("page 25,000 of it", ("get", "/api/message?page=25000", million)),
-        "W2": Workload("list, 1,000 messages", ("get", "/api/message", thousand)),
-        "W8": Workload("conversations, 1,000 partners", ("get", "/api/conversation", str(fill.SOCIABLE))),
-        "W9": Workload("after=, nothing new", ("get", f"/api/message?after={newest}", thousand)),
-        "W2t": Workload("list, a user with 1,000 tokens", ("get", "/api/message", str(fill.COLLECTOR))),
+    newest = service.request("GET", "/api/message", token=fill.token(fill.THOUSAND))[1]["results"][0]
+    date = newest["created"][:10]
+    sent = f"/api/message/sent?receiver={partner}&date={date}"
+    after = f"/api/message?after={newest['id']}"
+
+    def all_services(old: float, rival: float) -> dict[str, float | None]:
+        return {"6bc8ad4": old, "rival": rival, "ordinary": None, "floor": None}
+
+    return {
+        "W1": Workload("send", ("send",), {**all_services(0.7, 0.75), "sqlite": None}),
+        "W2": Workload("list, 1,000 messages", ("get", "/api/message", thousand), all_services(0.8, 0.2)),
+        "W3": Workload("sent, by receiver and date", ("get", sent, thousand), all_services(0.8, 0.65)),
+        "W4": Workload("list, 1,000,000 messages", ("get", "/api/message", million), {"W2": 1.2}),
+        "W5": Workload("page 25,000 of it", ("get", "/api/message?page=25000", million), {"W2": 1.2}),
+        "W6": Workload("log in", ("log-in",), {"6bc8ad4": None, HASH: 1.25}),
+        "W7": Workload("80 % lists, 15 % sends, 5 % filters", ("mixed", date), all_services(0.75, 0.36), connections=64),
+        "W8": Workload("conversations, 1,000 partners", ("get", "/api/conversation", str(fill.SOCIABLE)), {"W2": 1.2}),
+        "W9": Workload("after=, nothing new", ("get", after, thousand), {"6bc8ad4": 0.8, "rival": 0.5}),
     }
 
 
-# What is to be reached: a workload, the figure, at most so many times, what it is compared with.
-BOUNDS = (
-    ("W1", 4, "floor"),
-    ("W1", 0.4, "ordinary"),
-    ("W2", 5, "floor"),
-    ("W2", 0.12, "ordinary"),
-    ("W3", 6, "floor"),
-    ("W3", 0.35, "ordinary"),
-    ("W6", 1.15, "argon2-cffi"),
-    ("W6", 1.15, "libsodium"),
-    ("W4", 1.2, "W2"),
-    ("W5", 1.2, "W2"),
-    ("W8", 1.2, "W2"),
-    ("W9", 1.2, "W2"),
-    ("W2t", 1.1, "W2"),
-)
-BOUNDS_ON_SQLITE = (("W4", 1.3, "W2"), ("W5", 1.3, "W2"))
+# What requests cost: milliseconds of CPU each ("cpu"), of which the database's ("database"), bytes of WAL each, without the
+# page images that follow a checkpoint ("wal"); how many were answered ("per_second"), and in how many milliseconds ("p99").
+Sample = dict[str, float]
+Results = dict[str, dict[str, dict[int, Sample]]]  # by workload, service and round
 
 
-@dataclass
-class Figures:
-    """One workload on one service, a figure a round."""
+class Measured(Service):
+    """A service in processes of its own, with the PostgreSQL server that it uses, if any."""
 
-    per_second: list[float] = field(default_factory=list)
-    p50: list[float] = field(default_factory=list)  # milliseconds
-    p99: list[float] = field(default_factory=list)
-    cpu: list[float] = field(default_factory=list)  # microseconds a request, of workers and database
-    database: list[float] = field(default_factory=list)  # of which the database's
+    def __init__(self, name: str, server: Server, log_folder: Path) -> None:
+        self.name, self.command = name, COMMANDS[name]
+        self.server = None if name == "sqlite" else server
+        port, workers = str(free_port()), str(WORKERS)
+        database = {"sqlite": f"sqlite:///{SQLITE}", "floor": server.url_of("service")}
+        environment = {
+            "DATABASE_URL": database.get(name, server.url_of(name)),
+            "DJANGO_SETTINGS_MODULE": "benchmarks.ordinary.settings" if name == "ordinary" else "config.settings",
+            **dict.fromkeys(("PORT", "GRANIAN_PORT", "UVICORN_PORT"), port),
+            **dict.fromkeys(("WEB_CONCURRENCY", "GRANIAN_WORKERS", "UVICORN_WORKERS"), workers),
+        }
+        super().__init__(log_folder, **environment)
 
-    def median(self, figure: str) -> float:
-        return statistics.median(getattr(self, figure))
+    def used(self) -> tuple[float, float]:
+        """Seconds of CPU of the application's processes and of the database's."""
+        database = cpu_seconds(self.server.process()) if self.server else 0.0
+        return cpu_seconds(psutil.Process(self.process.pid)), database
 
+    def measure(self, workload: Workload, seconds: int) -> Sample:
+        start = self.server.execute("SELECT pg_current_wal_flush_lsn()::text") if self.server else ""
+        before = self.used()
+        seen = self.run_wrk(workload, seconds)
+        time.sleep(0.5)
+        count = seen["requests"] + workload.connections  # the last requests, whose clients have left, were served too
+        application, database = ((after - before) / count * 1e3 for before, after in zip(before, self.used(), strict=True))
+        sample = {"cpu": application + database, "database": database, "p99": seen["p99"] / 1e3}
+        if start and workload.title == "send":
+            query = f"SELECT sum(record_size)::float FROM pg_get_wal_stats('{start}', pg_current_wal_flush_lsn())"
+            sample["wal"] = self.server.execute(query) / count
+        return {**sample, "per_second": seen["requests"] / seen["microseconds"] * 1e6}
 
-Results = dict[str, dict[str, Figures]]  # by workload and service
-
-
-def run_wrk(service: Service, workload: Workload, seconds: int) -> dict[str, int]:
-    command = ["wrk", "-t", "2", "-c", str(workload.connections), "-d", f"{seconds}s", "--timeout", "30s"]
-    command += ["-s", str(ROOT / "benchmarks" / "load.lua"), f"http://127.0.0.1:{service.port}", "--", *workload.arguments]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    seen = json.loads(output.partition("RESULT ")[2])
-    if seen["refused"] or seen["broken"]:
-        sys.exit(f"{service.name}, {workload.title}: {seen}")
-    return seen
-
-
-def measure(service: Service, workload: Workload, seconds: int, figures: Figures) -> None:
-    run_wrk(service, workload, 1)
-    service.rest()
-    before = service.cpu_seconds()
-    seen = run_wrk(service, workload, seconds)
-    if seen["requests"] < FEW:  # those that the end cuts off would weigh too much
-        service.rest()
-        before = service.cpu_seconds()
-        seen = run_wrk(service, workload, 20)
-    workers, database = map(sub, service.cpu_seconds(), before)
-    figures.per_second.append(seen["requests"] / seen["microseconds"] * 1e6)
-    figures.p50.append(seen["p50"] / 1000)
-    figures.p99.append(seen["p99"] / 1000)
-    figures.cpu.append((workers + database) / seen["requests"] * 1e6)
-    figures.database.append(database / seen["requests"] * 1e6)
-
-
-def measure_all(services: list[Service], chosen: dict[str, Workload], rounds: int, seconds: int) -> Results:
-    results: Results = {name: {service.name: Figures() for service in services} for name in chosen}
-    for number in range(1, rounds + 1):
-        for service in services:
-            if service.database:
-                databases.checkpoint()
-            for name, workload in chosen.items():
-                progress(f"round {number} of {rounds}: {service.name}, {name} {workload.title}")
-                measure(service, workload, seconds, results[name][service.name])
-                if name == "W6" and service.name == "service":
-                    for bare, verify in BARE_HASHES.items():
-                        results[name].setdefault(bare, Figures()).cpu.append(bare_hash(verify, seconds))
-    progress("")
-    return {name: results[name] for name in sorted(results, key=lambda name: (int(name[1:].rstrip("t")), name))}
+    def run_wrk(self, workload: Workload, seconds: int) -> dict[str, int]:
+        command = ["wrk", "-t", "2", "-c", str(workload.connections), "-d", f"{seconds}s", "--timeout", "30s"]
+        command += ["-s", str(ROOT / "benchmarks" / "load.lua"), self.url, "--", *workload.arguments]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        seen = json.loads(output.partition("RESULT ")[2])
+        if seen["failed"]:
+            sys.exit(f"{self.name}, {workload.title}: {seen}")
+        return seen
 
 
-def bare_hash(verify: Callable[[str, str], object], seconds: int) -> float:
-    """CPU of one password hash with OWASP's parameters, in microseconds, in as many processes as serve log-ins."""
-    with multiprocessing.Pool(int(WORKERS)) as pool:
-        return statistics.mean(pool.starmap(_hash_for, [(verify, seconds)] * int(WORKERS), chunksize=1))
+def cpu_seconds(root: psutil.Process) -> float:
+    """What the process, its descendants, and its children that have ended have used so far."""
+    seconds = sum(root.cpu_times()[:4])
+    for process in root.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            seconds += sum(process.cpu_times()[:2])
+    return seconds
 
 
-def _hash_for(verify: Callable[[str, str], object], seconds: int) -> float:
-    kept = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1).hash(fill.PASSWORD)
-    end, before, count = time.monotonic() + seconds, time.process_time(), 0
+def hash_alone(seconds: int) -> Sample:
+    """What a password hash costs, in as many processes as serve log-ins."""
+    with multiprocessing.Pool(WORKERS) as pool:
+        return {"cpu": statistics.mean(pool.map(hash_for, [seconds] * WORKERS, chunksize=1))}
+
+
+def hash_for(seconds: int) -> float:
+    stored, count = fill.OWASP_HASHER.hash(fill.PASSWORD), 0
+    end, before = time.monotonic() + seconds, time.process_time()
     while time.monotonic() < end:
-        verify(kept, fill.PASSWORD)
+        fill.OWASP_HASHER.verify(stored, fill.PASSWORD)
         count += 1
-    return (time.process_time() - before) / count * 1e6
+    return (time.process_time() - before) / count * 1e3
 
 
-def _verify_by_libsodium(kept: str, password: str) -> None:
-    crypto_pwhash_str_verify(kept.encode(), password.encode())
+def measure_all(services: list[Measured], chosen: dict[str, Workload], options: argparse.Namespace) -> Results:
+    """Measure the services one after another at each workload; in round 0 they warm up."""
+    results: Results = {name: {} for name in chosen}
+    for number in range(options.rounds + 1):
+        others = number in OTHERS_TURNS or not options.complete
+        for name, workload in chosen.items():
+            for service in services:
+                if service.name == "service" or (others and service.name in workload.times):
+                    sample = service.measure(workload, options.seconds if number else 1)
+                    results[name].setdefault(service.name, {})[number] = sample
+            if others and HASH in workload.times:
+                results[name].setdefault(HASH, {})[number] = hash_alone(options.seconds if number else 1)
+        print(f"round {number} of {options.rounds}", file=sys.stderr)
+    for by_service in results.values():
+        for samples in by_service.values():
+            del samples[0]
+    return results
 
 
-# By argon2-cffi, as Django's own hasher does, and by what the service and the floor use.
-BARE_HASHES = {"argon2-cffi": argon2.PasswordHasher().verify, "libsodium": _verify_by_libsodium}
+def median(samples: dict[int, Sample], figure: str) -> float:
+    return statistics.median(sample.get(figure, 0) for sample in samples.values())
 
 
-def syncs_per_second(folder: Path) -> float:
-    """How many small writes a second the disk takes, each on it before the next: a bound for the sends on SQLite."""
-    file = folder / "sync"
-    with file.open("wb", buffering=0) as out:
-        end, count = time.monotonic() + 2, 0
-        while time.monotonic() < end:
-            out.write(bytes(4096))
-            os.fdatasync(out.fileno())
-            count += 1
-    file.unlink()
-    return count / 2
-
-
-def soak(service: Service, workload: Workload, requests: int) -> Iterable[str]:
-    """What the workers use while `requests` are answered, at ten moments."""
-    done, step = 0, 0
-    while done < requests:
-        progress(f"memory: {done:,} of {requests:,} requests")
-        done += run_wrk(service, workload, 10)["requests"]
-        if done >= step * requests / 10:
-            step += 1
-            yield f"{done:,}: {', '.join(f'{megabytes:.0f}' for megabytes in service.worker_memory())} MB"
-    progress("")
-
-
-def progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-
-
-def table(results: Results, chosen: dict[str, Workload]) -> Iterable[str]:
-    yield "| | workload | | a second | p50, ms | p99, ms | CPU a request, ms | database alone | of ordinary | of floor |"
-    yield "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+def checks(results: Results, chosen: dict[str, Workload], server: Server) -> Iterator[tuple[str, list[float], float, float]]:
+    """What is to be reached: a name, the figure in each round, the least and the most that its median may be."""
     for name, by_service in results.items():
-        for service, figures in by_service.items():
-            if service in BARE_HASHES:
-                yield f"| {name} | the hash alone | {service} | | | | {figures.median('cpu') / 1000:.2f} | | | |"
-                continue
-            alone = f"{figures.median('database') / 1000:.2f}" if any(figures.database) else ""
-            ratios = [
-                f"{figures.median('cpu') / by_service[other].median('cpu'):.2f}" if other in by_service else ""
-                for other in ("ordinary", "floor")
-            ]
-            yield (
-                f"| {name} | {chosen[name].title} | {service} | {figures.median('per_second'):,.0f}"
-                f" | {figures.median('p50'):.1f} | {figures.median('p99'):.1f} | {figures.median('cpu') / 1000:.2f}"
-                f" | {alone} | {ratios[0]} | {ratios[1]} |"
-            )
+        samples = by_service["service"]
+        for other, most in chosen[name].times.items():
+            base = by_service.get(other) or results.get(other, {}).get("service")
+            if most and base:
+                ratios = [samples[number]["cpu"] / sample["cpu"] for number, sample in base.items()]
+                yield f"{name}: CPU per request, times {other}", ratios, 0, most
+        rates = [sample["per_second"] for sample in samples.values()]
+        yield f"{name}: slowest round, of the fastest", [min(rates) / max(rates)], SLOWEST, 1
+        if name == "W1":
+            yield "W1: bytes of WAL per send", [sample["wal"] for sample in samples.values()], 0, WAL_BYTES
+        if "sqlite" in by_service:
+            rates = [sample["per_second"] for sample in by_service["sqlite"].values()]
+            yield "W1: sends per second on SQLite", rates, SENDS_ON_SQLITE, float("inf")
+    for table, most in BYTES.items():
+        query = f"SELECT pg_total_relation_size('{table}')::float / count(*) FROM {table}"
+        yield f"bytes per row of {table}, with indexes", [server.execute(query, "service")], 0, most
 
 
-def verdicts(results: Results, bounds: Iterable[tuple[str, float, str]]) -> Iterable[str]:
-    for name, most, other in bounds:
-        if name not in results or (other not in results and other not in results[name]):
-            continue
-        base = results[other]["service"] if other in results else results[name][other]
-        # Of each round, whose workloads follow each other: the machine may be slower in another.
-        ratio = statistics.median(map(truediv, results[name]["service"].cpu, base.cpu))
-        yield f"- {name}: {ratio:.2f} times {other}, at most {most}{'' if ratio <= most else ' — **missed**'}"
-    if "W1" in results and "W10" in results:
-        ratio = results["W10"]["service"].median("per_second") / results["W1"]["service"].median("per_second")
-        yield f"- W10: {ratio:.2f} times the sends a second of W1, at least 0.5{'' if ratio >= 0.5 else ' — **missed**'}"
+def report(results: Results, chosen: dict[str, Workload], server: Server, options: argparse.Namespace) -> Iterator[str]:
+    processor = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+    yield f"""# What a request costs
+
+Measured by `make bench` on {datetime.now(UTC):%Y-%m-%d}, {WORKERS} cores of {processor.partition(": ")[2]}
+for load, service and database, Python {platform.python_version()}, PostgreSQL {server.execute("SHOW server_version")}:
+{options.rounds} rounds of {options.seconds} seconds for each workload, three of them for other services than this.
+CPU is that of application processes and PostgreSQL together. Times depend on the machine: compare ratios.
+
+`6bc8ad4` is the service at that commit; `rival`, `ordinary` and `floor` are the yardsticks in `benchmarks/`; `sqlite` is the
+service on SQLite, where every commit is synced to the disk.
+
+| | median | lowest to highest | to reach | |
+| --- | ---: | ---: | ---: | --- |"""
+    for what, figures, least, most in checks(results, chosen, server):
+        middle = statistics.median(figures)
+        digits = ".0f" if middle > 10 else ".2f"
+        spread = f"{min(figures):{digits}} to {max(figures):{digits}}" if len(figures) > 1 else ""
+        bound = f"at least {least:g}" if least else f"at most {most:g}"
+        yield f"| {what} | {middle:{digits}} | {spread} | {bound} | {'met' if least <= middle <= most else '**missed**'} |"
+    yield """
+| | workload | | requests per second | p99, ms | CPU per request, ms | of which PostgreSQL |
+| --- | --- | --- | ---: | ---: | ---: | ---: |"""
+    for name, by_service in results.items():
+        for service, samples in by_service.items():
+            per_second, p99 = median(samples, "per_second"), median(samples, "p99")
+            cpu, database = median(samples, "cpu"), median(samples, "database")
+            figures = f"{per_second:,.0f} | {p99:.1f} | {cpu:.2f} | {database:.2f}"
+            yield f"| {name} | {chosen[name].title} | {service} | {figures} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", metavar="W1,W2", help="some of the workloads; writes nothing into docs/")
-    parser.add_argument("--services", default=",".join(WHOLE), help=f"some of {','.join(WHOLE)},granian")
-    parser.add_argument("--database", choices=("postgresql", "sqlite", "both"), default="both")
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--seconds", type=int, default=3, help="a workload's, in each round")
-    parser.add_argument("--requests", type=int, default=HOURS_WORTH, help="while memory is watched; 0: do not")
+    parser.add_argument("--only", metavar="W1,W2", help="some of the workloads; all services in each round, no file changes")
+    parser.add_argument("--services", default=ALL, help="some of the services; all in each round, no file changes")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=int, default=2, help="of each workload in each round")
     options = parser.parse_args()
-    if not shutil.which("wrk"):
-        sys.exit("wrk is missing; on Debian and Ubuntu: sudo apt install wrk")
-    DATA.mkdir(exist_ok=True)
-    lines: list[str] = []
-
-    if options.database != "sqlite":
-        with ExitStack() as stack:
-            server = databases.postmaster()
-            services = []
-            for port, name in enumerate(options.services.split(","), start=FIRST_PORT):
-                variable, url = "DATABASE_URL", databases.service_on_postgresql
-                if name == "ordinary":
-                    variable, url = "ORDINARY_DATABASE_URL", databases.ordinary_on_postgresql
-                services.append(stack.enter_context(running(name, port, server, **{variable: url()})))
-            every = workloads(services[0])
-            chosen = {name: every[name] for name in options.only.split(",")} if options.only else every
-            results = measure_all(services, chosen, options.rounds, options.seconds)
-            lines += ["## PostgreSQL", "", *table(results, chosen), "", *verdicts(results, BOUNDS), ""]
-            lines += ["## Disk", "", "A row on PostgreSQL:", ""]
-            for name, row, indexes in databases.row_sizes(databases.service_on_postgresql()):
-                lines.append(f"- `{name}`: {row} bytes, and {indexes} of indexes")
-            lines.append("")
-            if options.requests:
-                lines += ["## Memory of the workers", "", "After so many requests of W7:", ""]
-                lines += [f"- {line}" for line in soak(services[0], every["W7"], options.requests)]
-                lines += ["", f"From `make serve` to the first answer: {services[0].first_answer:.1f} s.", ""]
-
-    if options.database != "postgresql":
-        with running("service", FIRST_PORT, None, DATABASE_URL=databases.service_on_sqlite()) as service:
-            every = workloads(service)
-            chosen_on_sqlite = {name: every[name] for name in options.only.split(",")} if options.only else every
-            on_sqlite = measure_all([service], chosen_on_sqlite, options.rounds, options.seconds)
-        lines += ["## SQLite", "", *table(on_sqlite, chosen_on_sqlite), "", *verdicts(on_sqlite, BOUNDS_ON_SQLITE)]
-        lines += [f"- The disk takes {syncs_per_second(DATA):,.0f} synced writes a second; a send is one.", ""]
-
-    print("\n".join(lines))
-    if not options.only and options.database == "both" and options.services == ",".join(WHOLE):
-        draw(
-            {
-                f"{name}  {every[name].title}": {
-                    service: figures.median("cpu") / 1000 for service, figures in by_service.items()
-                }
-                for name, by_service in results.items()
-            },
-            ROOT / "docs" / "benchmark.svg",
-        )
-        (ROOT / "docs" / "benchmark.md").write_text("\n".join([*heading(options), *lines]))
-
-
-def heading(options: argparse.Namespace) -> Iterable[str]:
-    yield "# What a request costs"
-    yield ""
-    yield (
-        f"Measured by `make bench` on {datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} cores for load, service and database,"
-        f" Python {platform.python_version()}, PostgreSQL {databases.postgresql_version()};"
-        f" medians of {options.rounds} rounds of {options.seconds} seconds a workload."
-        " CPU is that of worker processes and database together. Compare ratios: times are as good as the machine."
-    )
-    yield ""
-    yield "`ordinary` and `floor` are the yardsticks in `benchmarks/`; on SQLite only the service is measured."
-    yield ""
+    options.complete = not options.only and options.services == ALL
+    program("wrk", "wrk")
+    with ExitStack() as stack:
+        server = stack.enter_context(running_server())
+        services = []
+        for name in options.services.split(","):
+            logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            services.append(Measured(name, server, logs))
+            services[-1].start()
+            stack.callback(services[-1].stop)
+        chosen = workloads(services[0])
+        if options.only:
+            chosen = {name: chosen[name] for name in options.only.split(",")}
+        server.execute("CHECKPOINT")
+        results = measure_all(services, chosen, options)
+        text = "\n".join(report(results, chosen, server, options)) + "\n"
+    print(text)
+    if options.complete:
+        (ROOT / "docs" / "benchmark.md").write_text(text)
+        bars = {}
+        for name in ("W1", "W2", "W3", "W7"):
+            cpu = {service: median(samples, "cpu") for service, samples in results[name].items()}
+            bars[f"{name}  {chosen[name].title}"] = cpu
+        draw(bars, ROOT / "docs" / "benchmark.svg")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""The same service as the documentation of Django REST framework has one write it: what the benchmarks compare with."""
+"""The yardstick `ordinary`: messages sent, listed and filtered as in Django REST framework's tutorial."""
