@@ -10,6 +10,7 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
+from django.http.request import validate_host
 from granian import Granian
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
@@ -93,9 +94,23 @@ def listeners(port: int) -> str:
 
 
 def print_banner(address: str) -> None:
-    host = f"[{address}]" if ":" in address else address
-    url = f"http://{host}:{settings.PORT}"
-    print(BANNER.format(url=url, logs=settings.LOG_DIR, process=os.getpid()), flush=True)  # noqa: T201 - for the operator
+    url, reason = local_url(address)
+    banner = BANNER.format(url=url, logs=settings.LOG_DIR, process=os.getpid())
+    print(f"{banner}\n{reason}".strip(), flush=True)  # noqa: T201 - for the operator
+
+
+def local_url(address: str) -> tuple[str, str]:
+    """The URL of the service for a browser on this machine, or "" and why there is none."""
+    if settings.HTTPS:
+        return "", "Links  have the host name of the proxy: HTTPS=on redirects every other client there"
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - not bound here
+    hosts = [f"[{address}]" if ":" in address else address]
+    if address in ("127.0.0.1", "::1"):
+        hosts.append("localhost")
+    for host in hosts:
+        if validate_host(host, settings.ALLOWED_HOSTS):
+            return f"http://{host}:{settings.PORT}", ""
+    return "", f"Links  have a host name of ALLOWED_HOSTS, which does not include {hosts[0]}"
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -527,23 +530,6 @@ class ProcessTests(ServiceTestCase):
         self.assertNotEqual(second.returncode, 0)
         self.assertRegex(second.stderr, rf"\APORT: [^\n]+process {worker}: [^\n]+\n\Z")
 
-    def test_banner_has_the_docs_first_then_where_the_logs_are_and_how_to_stop(self):
-        service = Service(Path(self.enterContext(tempfile.TemporaryDirectory())))
-        with subprocess.Popen(
-            [sys.executable, "-m", "config.server"],
-            cwd=settings.BASE_DIR,
-            env=service.environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as process:
-            lines = [process.stdout.readline() for _ in range(5)]
-            process.terminate()
-
-        self.assertEqual([line.split()[0] for line in lines], ["Docs", "API", "Admin", "Logs", "Stop"])
-        self.assertIn(f"{service.url}/api/docs", lines[0])
-        self.assertIn(str(service.log_folder), lines[3])
-        self.assertEqual(process.returncode, 0)
-
     def test_killed_worker_is_replaced(self):
         service = self.separate_service(WEB_CONCURRENCY="1")
         [worker] = self.workers(service)
@@ -591,3 +577,60 @@ class ProcessTests(ServiceTestCase):
         self.assertEqual({answer.split(b"\r\n")[0] for answer in answers}, {b"HTTP/1.1 201 Created"})
         self.assertEqual(Message.objects.count(), 10)
         self.assertEqual(service.process.returncode, 0)
+
+
+class BannerTests(ConcurrentTestCase):
+    @contextmanager
+    def started(self, **environment):
+        """The service, and the lines that it printed at its start."""
+        service = Service(self.log_folder, **environment)
+        with subprocess.Popen(
+            [sys.executable, "-m", "config.server"],
+            cwd=settings.BASE_DIR,
+            env=service.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process:
+            lines = [process.stdout.readline().strip() for _ in range(5)]
+            yield service, lines
+            process.terminate()
+            lines += process.stdout.read().splitlines()
+        self.assertEqual(process.returncode, 0)
+
+    def test_docs_come_first_then_where_the_logs_are_and_how_to_stop(self):
+        with self.started() as (service, lines):
+            pass
+
+        self.assertEqual([line.split()[0] for line in lines], ["Docs", "API", "Admin", "Logs", "Stop"])
+        self.assertEqual(lines[0].split(), ["Docs", f"{service.url}/api/docs"])
+        self.assertIn(str(service.log_folder), lines[3])
+
+    def test_links_work_from_this_machine(self):
+        for environment in (
+            {"HOST": "0.0.0.0"},  # noqa: S104
+            {"HOST": "127.0.0.1", "ALLOWED_HOSTS": "localhost"},
+            {"HOST": "::", "ALLOWED_HOSTS": "[::1]"},
+        ):
+            with self.subTest(environment), self.started(**environment) as (_, lines):
+                link = lines[0].split()[1]
+                deadline = time.monotonic() + 20
+                while True:
+                    try:
+                        with urllib.request.urlopen(link, timeout=20) as response:  # noqa: S310 - HTTP
+                            self.assertEqual(response.status, 200)
+                            break
+                    except urllib.error.URLError as error:
+                        self.assertNotIsInstance(error, urllib.error.HTTPError)
+                        self.assertLess(time.monotonic(), deadline)
+
+    def test_paths_are_printed_where_no_link_works(self):
+        for environment, word in (
+            ({"ALLOWED_HOSTS": "example.com"}, "ALLOWED_HOSTS"),
+            ({"HTTPS": "on", "TRUSTED_PROXIES": "1"}, "HTTPS"),
+        ):
+            with self.subTest(environment), self.started(**environment) as (_, lines):
+                pass
+
+            self.assertEqual(lines[0].split(), ["Docs", "/api/docs"])
+            self.assertIn(word, lines[-1])
+            self.assertEqual(len(lines), 6)
