@@ -246,6 +246,7 @@ class MemoryTests(ServiceTestCase):
         """`slow_request` is sent by clients that do no more, until `exchange_large` is refused."""
         slow = []
         while exchange_large()[0] != 503:
+            self.assertLess(len(slow), 80)
             slow.append(self.connect())
             slow[-1].sock.sendall(slow_request)
         refused = exchange_large()
@@ -500,8 +501,8 @@ class ProcessTests(ServiceTestCase):
             timeout=60,
         )
 
-    def separate_service(self, **environment):
-        service = Service(Path(self.enterContext(tempfile.TemporaryDirectory())), **environment)
+    def separate_service(self, output=None, **environment):
+        service = Service(Path(self.enterContext(tempfile.TemporaryDirectory())), output=output, **environment)
         service.start()
         self.addCleanup(service.kill)
         return service
@@ -545,14 +546,17 @@ class ProcessTests(ServiceTestCase):
                 self.assertLess(time.monotonic(), deadline)
         self.assertNotEqual(self.workers(service), [worker])
 
-    def test_service_ends_when_its_workers_keep_dying(self):
-        service = self.separate_service(WEB_CONCURRENCY="1")
+    def test_service_ends_and_says_why_when_its_workers_keep_dying(self):
+        output = self.enterContext(tempfile.TemporaryFile("w+"))
+        service = self.separate_service(output, WEB_CONCURRENCY="1")
         while service.process.poll() is None:
             for worker in self.workers(service):
                 os.kill(int(worker), signal.SIGKILL)
             time.sleep(0.1)
 
         self.assertNotEqual(service.process.returncode, 0)
+        output.seek(0)
+        self.assertEqual(output.read().splitlines()[-1], "Worker crash loop detected, exiting")
 
     def test_sigterm_lets_requests_in_flight_end(self):
         _, token = issue_token(self.alice)
