@@ -2,7 +2,6 @@
 
 import ctypes
 import errno
-import gc
 import os
 import resource
 import socket
@@ -36,8 +35,6 @@ def main() -> None:
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     application = import_module("config.server.bridge").application
-    gc.collect()
-    gc.freeze()  # the workers share what is loaded
 
     server = Granian(
         "config.server.bridge:application",
