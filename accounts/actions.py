@@ -13,7 +13,7 @@ from django.db import IntegrityError, transaction
 from accounts.authentication import AuthToken, issue_token
 from accounts.hashers import check_password
 from accounts.limits import LoginTries, password_tries, signup_tries
-from accounts.models import user_named
+from accounts.models import NAME_IS_TAKEN, USERNAME, lower_case, user_named
 from config.log import current_request, record_event
 
 WRONG_CURRENT = "This is not your current password."
@@ -40,19 +40,18 @@ def open_session(user: User) -> Session | None:
 def register(*, username: str, password: str, email: str = "") -> Session:
     """Create an account and open its first session.
 
-    Raises ValidationError for a weak password and for a taken name, LimitReached for an address with too many sign-ups.
+    Raises LimitReached for an address with too many sign-ups, which are counted before the password is hashed, and
+    ValidationError where another request takes the name in the meantime.
     """
-    tries = signup_tries()
-    tries.check()
+    signup_tries().record()
     user = User(username=username, email=email)
-    _set_password(user, password, field="password")
+    user.set_password(password)
     try:
         with transaction.atomic():
-            tries.record()
             user.save()
             session = open_session(user)
     except IntegrityError:  # the unique indexes on the name as written and in lower case
-        raise ValidationError({"username": ["A user with that username already exists."]}) from None
+        raise ValidationError({"username": [NAME_IS_TAKEN]}) from None
     return session
 
 
@@ -62,7 +61,7 @@ def log_in(*, username: str, password: str, begin: Callable[[User], Any] = open_
     Raises the same ValidationError, after the same time, whatever is wrong with the credentials, and where `begin` returns
     None. Raises LimitReached after too many failures.
     """
-    tries = LoginTries(username)
+    tries = LoginTries(lower_case(username))
     tries.check()
     user = user_named(username)
     begun = None
@@ -71,7 +70,7 @@ def log_in(*, username: str, password: str, begin: Callable[[User], Any] = open_
         begun = begin(user)
     if begun is None:
         tries.record()
-        record_event("Invalid Login", who=username)
+        record_event("Invalid Login", who=user.username if user else username)
         raise ValidationError("Incorrect credentials")
     record_event("Login", who=user.username)
     return begun
@@ -90,7 +89,11 @@ def change_password(*, user: User, token: AuthToken, current_password: str, new_
     if not verify_password(user, current_password):
         raise ValidationError({"current_password": [WRONG_CURRENT]})
     unchanged = User.objects.filter(pk=user.pk, password=user.password)
-    _set_password(user, new_password, field="new_password")
+    try:
+        validate_password(new_password, user)
+    except ValidationError as error:
+        raise ValidationError({"new_password": error.messages}) from None
+    user.set_password(new_password)
     with transaction.atomic():
         if not unchanged.update(password=user.password):  # another request has changed the password since it was checked
             raise ValidationError({"current_password": [WRONG_CURRENT]})
@@ -123,9 +126,11 @@ def deactivate(user: User) -> None:
     record_event("Deactivate User", who=current_request().user, whom=user.username)
 
 
-def _set_password(user: User, password: str, *, field: str) -> None:
+def rename(user: User, username: str) -> None:
+    """Give the user another name, on behalf of an operator; raises ValidationError for a name that is wrong or taken."""
+    USERNAME.clean(username, user)
     try:
-        validate_password(password, user)
-    except ValidationError as error:
-        raise ValidationError({field: error.messages}) from None
-    user.set_password(password)
+        User.objects.filter(pk=user.pk).update(username=username)
+    except IntegrityError:
+        raise ValidationError(NAME_IS_TAKEN) from None
+    record_event("Rename User", who=user.username, whom=username)

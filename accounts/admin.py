@@ -2,7 +2,6 @@ from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.forms import (
     AdminPasswordChangeForm,
-    AdminUserCreationForm,
     ReadOnlyPasswordHashField,
     ReadOnlyPasswordHashWidget,
     UserChangeForm,
@@ -13,7 +12,6 @@ from django.db.models import PROTECT
 
 from accounts.actions import deactivate, revoke_tokens
 from accounts.authentication import AuthToken
-from accounts.serializers import username_is_plain
 
 admin.site.unregister([User, AuthToken])
 
@@ -46,12 +44,6 @@ class ChangeUserForm(UserChangeForm):
     password = ReadOnlyPasswordHashField(label="Password", widget=PasswordLink)
 
 
-class AddUserForm(AdminUserCreationForm):
-    def clean_username(self):
-        username_is_plain(self.cleaned_data["username"])
-        return super().clean_username()  # refuses a name that is taken in any letter case
-
-
 class SetPasswordForm(AdminPasswordChangeForm):
     @transaction.atomic
     def save(self, commit=True):
@@ -63,10 +55,10 @@ class SetPasswordForm(AdminPasswordChangeForm):
 @admin.register(User)
 class AccountAdmin(ListedFiltersMixin, UserAdmin):
     form = ChangeUserForm
-    add_form = AddUserForm
     change_password_form = SetPasswordForm
     list_display = ["username", "email", "is_active", "is_staff", "date_joined"]
     list_filter = ["is_active", "is_staff", "is_superuser"]
+    search_fields = ["username__part_in_any_case", "first_name", "last_name", "email"]
     actions = ["deactivate_users", "revoke_tokens_of_users"]
 
     def get_readonly_fields(self, request, obj=None):
@@ -118,5 +110,5 @@ class AuthTokenAdmin(ViewOnlyAdmin):
     list_display = fields = ["user", "created", "expiry"]
     list_display_links = None
     ordering = ["-created"]
-    search_fields = ["user__username__exact"]
-    search_help_text = "A username, exactly. To revoke tokens, select their users in the list of users."
+    search_fields = ["user__username__any_case"]
+    search_help_text = "A whole username. To revoke tokens, select their users in the list of users."

@@ -1,13 +1,19 @@
+import string
 from typing import Any
 
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
+from django.core.validators import RegexValidator
 from django.db import connection, models
+from django.db.models import Lookup
 
 from config.database.sql import fetch_one
 
 NO_SUCH_USER = "There is no such user."
+NAME_IS_TAKEN = "A user with that username already exists."
+ASCII_TO_LOWER_CASE = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
+USERNAME = User._meta.get_field("username")
 USER_TABLE = User._meta.db_table
 # The columns that requests need of a user. The other fields are deferred: each use of one costs a query.
 USER_FIELDS = ("id", "password", "username", "email", "is_active")  # in the order of the table
@@ -22,10 +28,64 @@ def read_user(statement: str, /, **parameters: Any) -> User | None:
 
 
 def user_named(username: str) -> User | None:
-    """The user of exactly this name, None where there is none."""
+    """The user of this name in any letter case, None where there is none."""
     if not username.isprintable():  # no name has NUL or lone surrogates, which databases reject
         return None
-    return read_user(f"SELECT {USER_COLUMNS} FROM {USER_TABLE} WHERE {USER['username']} = %(username)s", username=username)
+    return read_user(
+        f"SELECT {USER_COLUMNS} FROM {USER_TABLE} WHERE {_lower_case(USER['username'])} = %(username)s",
+        username=lower_case(username),
+    )
+
+
+def lower_case(username: str) -> str:
+    """The form in which equal names are the same name. Only ASCII changes: `str.lower` makes a `k` of the Kelvin sign."""
+    return username.translate(ASCII_TO_LOWER_CASE)
+
+
+def _lower_case(column: str) -> str:
+    """The same in SQL, as in the unique index. A database's own rules can differ: in Turkish, I and i are two letters."""
+    return f'lower({column} COLLATE "C")' if connection.vendor == "postgresql" else f"lower({column})"
+
+
+@USERNAME.register_lookup
+class AnyCase(Lookup):
+    """`User.objects.filter(username__any_case="ALICE")` finds alice."""
+
+    lookup_name = "any_case"
+    condition = "{column} = {value}"
+
+    def get_prep_lookup(self):
+        return lower_case(self.rhs)
+
+    def as_sql(self, compiler, connection):
+        column, _ = self.process_lhs(compiler, connection)
+        value, parameters = self.process_rhs(compiler, connection)
+        return self.condition.format(column=_lower_case(column), value=value), parameters
+
+
+@USERNAME.register_lookup
+class PartInAnyCase(AnyCase):
+    """`User.objects.filter(username__part_in_any_case="LI")` finds alice."""
+
+    lookup_name = "part_in_any_case"
+    condition = "replace({column}, {value}, '') <> {column}"  # in LIKE, the `_` of a name would match any letter
+
+
+def name_is_free(username: str) -> None:
+    """Raise ValidationError for a name that is taken, in any letter case, or reserved for deleted accounts."""
+    if lower_case(username).startswith("deleted-"):
+        raise ValidationError("Names that begin with deleted- are reserved.")
+    if user_named(username):
+        raise ValidationError(NAME_IS_TAKEN)
+
+
+# ASCII only, so that no two names look alike; with a letter or digit, so that no name is a path such as `..`.
+name_is_plain = RegexValidator(
+    r"^(?=.*[A-Za-z0-9])[A-Za-z0-9@.+_-]+\Z",
+    "Use ASCII letters, digits and @ . + - _ only, with a letter or digit among them.",
+)
+NEW_NAME_RULES = [name_is_plain, name_is_free]
+USERNAME.validators.extend(NEW_NAME_RULES)  # so that `createsuperuser` and the admin's form check them as well
 
 
 def require_user(user: User, field: str) -> None:

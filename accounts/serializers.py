@@ -1,25 +1,18 @@
-from django.core.validators import RegexValidator
+from django.contrib.auth.models import User
+from django.contrib.auth.password_validation import validate_password
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from accounts.hashers import LONGEST_PASSWORD
-from accounts.models import NO_SUCH_USER, user_named
+from accounts.models import NEW_NAME_RULES, NO_SUCH_USER, USERNAME, user_named
 from config.api.fields import TextField
 from config.api.schema import examples
-
-LONGEST_USERNAME = 150  # auth_user's column
-
-# ASCII only, so that no two names look alike; with a letter or digit, so that no name is a path such as `..`.
-username_is_plain = RegexValidator(
-    r"^(?=.*[A-Za-z0-9])[A-Za-z0-9@.+_-]+\Z",
-    "Use ASCII letters, digits and @ . + - _ only, with a letter or digit among them.",
-)
 
 
 @extend_schema_field(OpenApiTypes.STR)
 class UsernameField(serializers.Field):
-    """A user, named by their username exactly as registered."""
+    """A user, named by their username in any letter case and shown as registered."""
 
     default_error_messages = {
         "does_not_exist": NO_SUCH_USER,
@@ -46,9 +39,15 @@ class UserSerializer(serializers.Serializer):
 
 @examples(request={"username": "alice", "password": "a long secret", "email": "alice@example.com"})
 class RegisterSerializer(serializers.Serializer):
-    username = TextField(max_length=LONGEST_USERNAME, validators=[username_is_plain])
+    username = TextField(max_length=USERNAME.max_length, validators=NEW_NAME_RULES)
     password = TextField(max_length=LONGEST_PASSWORD, trim_whitespace=False)
     email = serializers.EmailField(max_length=254, allow_blank=True, required=False)
+
+    def validate_password(self, password):
+        """Compare it with the name as well, even where that is wrong itself."""
+        username = self.initial_data.get("username")
+        validate_password(password, User(username=username[: USERNAME.max_length] if isinstance(username, str) else ""))
+        return password
 
 
 @examples(request={"username": "alice", "password": "a long secret"})

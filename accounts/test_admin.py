@@ -1,3 +1,4 @@
+from unicodedata import normalize
 from unittest.mock import patch
 
 from django.contrib.auth.models import Permission, User
@@ -33,6 +34,20 @@ class OperatorLoginTests(AdminTestCase):
 
         self.assertEqual(self.events(), [("Login", "operator", "-")])
         self.assertEqual(self.log_lines("requests")[-1]["user"], "operator")
+
+    def test_takes_the_name_in_any_letter_case(self):
+        self.admin = self.logged_in("OPERATOR")
+
+        self.page("/admin/")
+        self.assertEqual(self.events(), [("Login", "operator", "-")] * 2)
+
+    def test_takes_the_password_in_any_unicode_form(self):
+        new = "Zürich café geheim"
+        form = {"old_password": PASSWORD, "new_password1": new, "new_password2": new}
+        self.admin.post("/admin/password_change/", form)
+
+        typed = {"username": "operator", "password": normalize("NFD", new)}
+        self.assertRedirects(Client().post("/admin/login/?next=/admin/", typed), "/admin/")
 
     def test_nobody_else_gets_in(self):
         strangers = {
@@ -252,7 +267,7 @@ class UserTests(AdminTestCase):
         self.assertEqual(response.status_code, 200)
 
     def test_names_follow_the_rules_of_registration(self):
-        for name in ("ALICE", "Zoë", "..", "two words", "\N{CYRILLIC SMALL LETTER A}lice", "a/b", "x" * 151):
+        for name in ("ALICE", "Deleted-1", "Zoë", "..", "two words", "\N{CYRILLIC SMALL LETTER A}lice", "a/b", "x" * 151):
             with self.subTest(name):
                 self.assertContains(self.add(name), "errorlist")
 
@@ -268,7 +283,10 @@ class UserTests(AdminTestCase):
         self.assertFalse(User.objects.filter(username="alice").exists())
 
     def test_finds_by_name(self):
-        self.assertEqual(self.listed("/admin/auth/user/?q=bob"), [self.bob])
+        for part in ("bob", "BO", "oB"):
+            with self.subTest(part):
+                self.assertEqual(self.listed(f"/admin/auth/user/?q={part}"), [self.bob])
+        self.assertEqual(self.listed("/admin/auth/user/?q=b_b"), [])
 
 
 class TokenTests(AdminTestCase):
@@ -281,10 +299,10 @@ class TokenTests(AdminTestCase):
         self.assertIn("alice", html)
         self.assertNotIn('type="checkbox"', html)
 
-    def test_finds_by_exact_name(self):
+    def test_finds_by_whole_name(self):
         token, _ = issue_token(self.alice)
 
-        self.assertEqual(self.listed("/admin/knox/authtoken/?q=alice"), [token])
+        self.assertEqual(self.listed("/admin/knox/authtoken/?q=Alice"), [token])
         self.assertEqual(self.listed("/admin/knox/authtoken/?q=ali"), [])
 
     def test_is_no_place_to_make_change_or_delete_one(self):

@@ -23,6 +23,7 @@ from accounts.actions import deactivate
 from accounts.authentication import AuthToken, issue_token
 from accounts.hashers import OwaspArgon2Hasher
 from config.database.sql import fetch_one
+from config.environment import Limit
 from config.testing.cases import LOGS, PASSWORD, ApiTestCase, ConcurrentTestCase, with_token
 
 FORM = "application/x-www-form-urlencoded"
@@ -31,6 +32,7 @@ MISSING = ["This field is required."]
 BLANK = ["This field may not be blank."]
 NULL = ["This field may not be null."]
 NO_STRING = ["Not a valid string."]
+RESERVED = ["Names that begin with deleted- are reserved."]
 TAKEN = {"username": ["A user with that username already exists."]}
 INCORRECT = {"non_field_errors": ["Incorrect credentials"]}
 NOT_TEXT = ("true", "5", "1.5", "1e999", "[]", '["dave"]', "{}")  # as they stand in a body of JSON
@@ -240,9 +242,50 @@ class RegisterTests(ApiTestCase):
         self.assert_refused(response, {"email": ["Ensure this field has no more than 254 characters."]})
 
     def test_names_every_wrong_field_at_once(self):
-        response = self.register(username="..", password="", email="dave")
+        short = ["This password is too short. It must contain at least 8 characters."]
+        similar = ["The password is too similar to the username."]
+        malformed = ["Enter a valid email address."]
+        for username, error in (("..", ANY), ("ALICE", TAKEN["username"]), ("Deleted-1", RESERVED), ("x" * 151, ANY)):
+            for password, errors in (("", BLANK), ("x7k2!qw", short)):
+                with self.subTest(username, password=password):
+                    response = self.register(username=username, password=password, email="dave")
 
-        self.assert_refused(response, {"username": ANY, "password": BLANK, "email": ["Enter a valid email address."]})
+                    self.assert_refused(response, {"username": error, "password": errors, "email": malformed})
+        response = self.register(username="dave smith", password="Dave-smith1", email="dave")
+        self.assert_refused(response, {"username": ANY, "password": similar, "email": malformed})
+        self.assertEqual(
+            self.register_raw('{"username": 5, "password": "x7k2!qw"}').json(), {"username": NO_STRING, "password": short}
+        )
+
+    def test_hashes_nothing_where_a_field_is_wrong(self):
+        for wrong in ({"username": "Alice"}, {"username": "deleted-dave"}, {"password": "password1"}, {"email": "dave"}):
+            with self.subTest(wrong), patch.object(OwaspArgon2Hasher, "encode") as encode:
+                response = self.register(**wrong)
+
+                self.assertEqual(response.status_code, 400)
+                encode.assert_not_called()
+
+    @override_settings(LIMIT_SIGNUP=Limit(1, 60))
+    def test_counts_a_sign_up_that_cost_a_hash_and_lost_the_name(self):
+        encode = OwaspArgon2Hasher.encode
+
+        def encode_slowly(hasher, password, salt):
+            User.objects.create(username="DAVE")  # by another request
+            return encode(hasher, password, salt)
+
+        with patch.object(OwaspArgon2Hasher, "encode", encode_slowly):
+            response = self.register()
+
+        self.assertEqual((response.status_code, response.json()), (400, TAKEN))
+        self.assertEqual(self.register(username="erin").status_code, 429)
+
+    def test_refuses_a_name_reserved_for_deleted_accounts(self):
+        for name in ("deleted-0123456789ab", "deleted-", "Deleted-dave", "DELETED-DAVE"):
+            with self.subTest(name):
+                response = self.register(username=name)
+
+                self.assert_refused(response, {"username": RESERVED})
+        self.assert_registered(self.register(username="deleted"), "deleted")
 
 
 class RegisterAtOnceTests(ConcurrentTestCase):
@@ -346,8 +389,8 @@ class LoginTests(ApiTestCase):
         self.assert_no_session()
         self.assertEqual(self.events(), [("Invalid Login", "alice", "-")])
 
-    def test_refuses_a_name_in_other_letter_case_or_with_white_space(self):
-        for name in ("Alice", "ALICE", " alice", "alice "):
+    def test_refuses_a_name_with_white_space(self):
+        for name in (" alice", "alice ", "alice\n"):
             with self.subTest(name):
                 response = self.log_in(name)
 

@@ -10,8 +10,8 @@ class BlockAdmin(ViewOnlyAdmin):
     """Blocks can be looked at and lifted; only the blocker can create one."""
 
     list_display = fields = ["created", "blocker", "blocked"]
-    search_fields = ["blocker__username__exact", "blocked__username__exact"]
-    search_help_text = "A username, exactly."
+    search_fields = ["blocker__username__any_case", "blocked__username__any_case"]
+    search_help_text = "A whole username."
 
     has_delete_permission = admin.ModelAdmin.has_delete_permission
 

@@ -15,8 +15,8 @@ class BlockTests(AdminTestCase):
         self.assertEqual(self.listed(LIST), [newer, self.block])
         self.assertIn("bob", self.page(LIST))
 
-    def test_finds_by_exact_name_of_either(self):
-        self.assertEqual(self.listed(f"{LIST}?q=alice"), [self.block])
+    def test_finds_by_whole_name_of_either(self):
+        self.assertEqual(self.listed(f"{LIST}?q=Alice"), [self.block])
         self.assertEqual(self.listed(f"{LIST}?q=bob"), [self.block])
         self.assertEqual(self.listed(f"{LIST}?q=bo"), [])
 

@@ -70,7 +70,7 @@ class BlockTests(ApiTestCase):
                 self.assert_refused(response, {"blocked": ["Not a valid string."]})
 
     def test_refuses_an_unknown_user(self):
-        for name in ("nobody", "Bob", "BOB", " bob", "bob ", "bob\n", " ", str(self.bob.pk), "b" * 900_000):
+        for name in ("nobody", "bo", "bobb", " bob", "bob ", "bob\n", " ", str(self.bob.pk), "b" * 900_000):
             with self.subTest(name[:20]):
                 response = self.block(name)
 
@@ -327,7 +327,7 @@ class UnblockTests(ApiTestCase):
         self.assertEqual(Block.objects.get(), self.block)
 
     def test_responds_404_for_users_who_are_not_blocked(self):
-        for name in ("carol", "alice", "nobody", "Bob", "BOB", "bob%20", "%20bob", "bob%0A", str(self.bob.pk), "b" * 5000):
+        for name in ("carol", "alice", "nobody", "bob%20", "%20bob", "bob%0A", str(self.bob.pk), "b" * 5000):
             with self.subTest(name[:20]):
                 response = self.unblock(name)
 

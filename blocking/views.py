@@ -35,7 +35,7 @@ class BlockListView(BaseView, ListCreateAPIView):
 )
 class BlockView(BaseView, DestroyAPIView):
     queryset = Block.objects.select_related("blocker", "blocked")
-    lookup_field = "blocked__username"
+    lookup_field = "blocked__username__any_case"
     lookup_url_kwarg = "username"
 
     def get_queryset(self):

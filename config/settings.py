@@ -31,6 +31,8 @@ DATABASES = {"default": database("DATABASE_URL", BASE_DIR / "db.sqlite3")}
 
 INSTALLED_APPS = [
     "config.apps.OperatorAdminConfig",
+    "knox",
+    "accounts",  # before auth, whose `changepassword` it extends, and after knox, whose page in the admin it replaces
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -41,8 +43,6 @@ INSTALLED_APPS = [
     "corsheaders",
     "drf_spectacular",
     "drf_spectacular_sidecar",
-    "knox",
-    "accounts",
     "blocking",
     "messageservice",
 ]

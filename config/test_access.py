@@ -265,7 +265,9 @@ class FailedLoginTests(ApiTestCase):
         long = "x" * 100_000  # so long that it takes longer to hash
         attempts = {
             "unknown name": "nobody",
+            "unknown name in capitals": "NOBODY",
             "wrong password": "alice",
+            "wrong password, other letter case": "aLICE",
             "deactivated": "carol",  # with the right password as well
             "no usable password": "hollow",
         }

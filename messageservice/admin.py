@@ -1,8 +1,8 @@
 from django.contrib import admin
-from django.contrib.auth.models import User
 from django.core.paginator import Paginator
 
 from accounts.admin import ViewOnlyAdmin
+from accounts.models import lower_case, user_named
 from messageservice.listings import MessageListing
 from messageservice.models import Message, MessageQuerySet
 
@@ -51,7 +51,7 @@ class MessageAdmin(ViewOnlyAdmin):
     list_per_page = 50
     sortable_by = []
     search_fields = ["sender", "receiver"]  # shows the search box; get_search_results searches
-    search_help_text = "A username, exactly: all that they sent or received. Two usernames: their conversation."
+    search_help_text = "A whole username: all that they sent or received. Two usernames: their conversation."
     show_full_result_count = False
 
     def get_queryset(self, request):
@@ -63,11 +63,11 @@ class MessageAdmin(ViewOnlyAdmin):
 
     def get_search_results(self, request, queryset, search_term):
         """Return the messages found, and leave the rows to count and page through to get_paginator, in the request."""
-        names = search_term.split()
-        users = list(User.objects.filter(username__in=names).order_by("pk"))
+        names = {lower_case(name) for name in search_term.split()}
+        users = [user_named(name) for name in [*names][:3]]
         if not names:
             request.rows = AllMessages(queryset)
-        elif len(users) < len(set(names)) or len(users) > 2:
+        elif None in users or len(users) > 2:
             queryset = request.rows = queryset.none()
         elif len(users) == 2:
             request.rows = SearchResults(queryset, MessageListing.involving(users[0]).exchanged_with(users[1]))

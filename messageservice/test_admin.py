@@ -60,12 +60,12 @@ class MessageTests(AdminTestCase):
         self.send(self.carol, self.alice)
         received = self.send(self.bob, self.alice)
 
-        self.assertEqual(self.listed(f"{LIST}?q=bob+alice"), [received, sent])
+        self.assertEqual(self.listed(f"{LIST}?q=Bob+aLICE+BOB"), [received, sent])
 
-    def test_finds_exact_names_alone(self):
+    def test_finds_whole_names_alone(self):
         self.send(self.alice, self.bob)
 
-        for names in ("ali", "ALICE", "alice+nobody", "alice+bob+carol", "hi"):
+        for names in ("ali", "alice+nobody", "alice+bob+carol", "hi"):
             with self.subTest(names):
                 self.assertEqual(self.listed(f"{LIST}?q={names}"), [])
 

@@ -146,7 +146,7 @@ class PartnerListTests(MessageAssertions, ApiTestCase):
 
     def test_refuses_a_user_who_does_not_exist(self):
         make_message(self.alice, self.bob)
-        for name in ("nobody", "Bob", "", "%20bob", "bob%00", "%00", "%ff", "b" * 9000, str(self.bob.pk)):
+        for name in ("nobody", "", "%20bob", "bob%00", "%00", "%ff", "b" * 9000, str(self.bob.pk)):
             with self.subTest(name=name[:9]):
                 self.assert_names(self.get(f"user={name}"), "user")
         self.assert_names(self.get("user=bob&user=carol"), "user")
@@ -490,7 +490,7 @@ class ReadTests(ReadAssertions, ApiTestCase):
 
     def test_responds_404_without_a_conversation(self):
         message = make_message(self.bob, self.alice)
-        names = ("nobody", "carol", "alice", "Bob", "BOB", "bob%00", "%00", "%ff", "bob%20", "bob%0A", "b" * 5000)
+        names = ("nobody", "carol", "alice", "bob%00", "%00", "%ff", "bob%20", "bob%0A", "b" * 5000)
         for name in (*names, "..", str(self.bob.pk)):
             for body in ({"up_to": message.pk}, {}):
                 with self.subTest(name=name[:9], body=body):

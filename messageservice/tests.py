@@ -116,7 +116,7 @@ class SendTests(MessageAssertions, ApiTestCase):
 
     def test_refuses_a_receiver_who_does_not_exist(self):
         blank_or_broken = ("", " ", "bob ", " bob", "bob\n", "bob\0", "\0", "\ud800", "bob\udfff")
-        for receiver in ("nobody", "Bob", "BOB", *blank_or_broken, "b" * 900_000):
+        for receiver in ("nobody", "bo", "bobb", *blank_or_broken, "b" * 900_000):
             with self.subTest(receiver=receiver[:9]):
                 response = self.post({"receiver": receiver, "content": "hi"})
 
@@ -488,7 +488,7 @@ class FilteredListTests(ListTests):
         self.assertEqual(response.json(), EMPTY_PAGE)
 
     def test_refuses_a_partner_who_does_not_exist(self):
-        names = ("nobody", "Bob", "BOB", "%20", "%20bob", "bob%0A", "bob%00", "%00", "%ff", "bob%ff", "%ED%A0%80", "*")
+        names = ("nobody", "%20", "%20bob", "bob%0A", "bob%00", "%00", "%ff", "bob%ff", "%ED%A0%80", "*")
         for name in (*names, "b" * 9000, str(self.bob.pk)):
             with self.subTest(name=name[:9]):
                 self.assert_names(self.get(f"{self.partner}={name}"), self.partner)

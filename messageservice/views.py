@@ -123,7 +123,7 @@ class ConversationListView(BaseView, ListAPIView):
 class ReadView(BaseView):
     queryset = Conversation.objects.select_related("owner", "partner")
     serializer_class = ReadSerializer
-    lookup_field = "partner__username"
+    lookup_field = "partner__username__any_case"
     lookup_url_kwarg = "username"
 
     def get_queryset(self):
