@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import User
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
@@ -44,8 +45,7 @@ def register(*, username: str, password: str, email: str = "") -> Session:
     ValidationError where another request takes the name in the meantime.
     """
     signup_tries().record()
-    user = User(username=username, email=email)
-    user.set_password(password)
+    user = User(username=username, email=email, password=make_password(password))
     try:
         with transaction.atomic():
             user.save()
@@ -88,14 +88,14 @@ def change_password(*, user: User, token: AuthToken, current_password: str, new_
     """
     if not verify_password(user, current_password):
         raise ValidationError({"current_password": [WRONG_CURRENT]})
-    unchanged = User.objects.filter(pk=user.pk, password=user.password)
     try:
         validate_password(new_password, user)
     except ValidationError as error:
         raise ValidationError({"new_password": error.messages}) from None
-    user.set_password(new_password)
+    new_hash = make_password(new_password)
     with transaction.atomic():
-        if not unchanged.update(password=user.password):  # another request has changed the password since it was checked
+        unchanged = User.objects.filter(pk=user.pk, password=user.password)
+        if not unchanged.update(password=new_hash):  # another request has changed the password since it was checked
             raise ValidationError({"current_password": [WRONG_CURRENT]})
         user.auth_token_set.exclude(pk=token.pk).delete()
     record_event("Change Password", who=user.username)
