@@ -1,6 +1,6 @@
 """Limits on attempts, counted in the database, so that they hold across all worker processes and nodes.
 
-A tally counts failures (or accounts made, for sign-ups) from the first on, for the seconds of its limit. A good log-in reads
+A tally counts failures (or sign-ups that cost a hash) from the first on, for the seconds of its limit. A good log-in reads
 tallies and writes nothing.
 
 Nobody can close a name to an address that has had no failed log-ins for it:
@@ -125,5 +125,5 @@ def password_tries(user: User) -> Tries:
 
 
 def signup_tries() -> Tries:
-    """Accounts made from an address."""
+    """Sign-ups from an address."""
     return Tries(bucket(settings.LIMIT_SIGNUP, "sign-up", client_network()))
