@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 from django.utils import timezone
 
+from accounts.models import user_named
 from blocking.actions import block_user
 from messageservice.actions import mark_read, send_message
 from messageservice.models import Conversation, Mailbox, Message
@@ -31,7 +32,7 @@ class Command(BaseCommand):
 
     @transaction.atomic
     def handle(self, **options):
-        if User.objects.filter(username__in=NAMES).exists():
+        if any(user_named(name) for name in NAMES):
             raise CommandError("There are demo users already.")
         password = secrets.token_urlsafe(max(12, settings.PASSWORD_MIN_LENGTH))
         users = {name: User.objects.create_user(name, password=password) for name in NAMES}
