@@ -85,6 +85,14 @@ class BlockTests(ApiTestCase):
 
                 self.assert_refused(response, UNKNOWN)
 
+    def test_blocks_a_deactivated_user(self):
+        User.objects.filter(pk=self.bob.pk).update(is_active=False)
+
+        response = self.block("bob")
+
+        self.assertEqual(response.status_code, 201)
+        self.assertEqual(Block.objects.get().blocked, self.bob)
+
     def test_refuses_to_block_yourself(self):
         response = self.block("alice")
 

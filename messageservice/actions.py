@@ -23,7 +23,7 @@ def send_message(
     """Store a message, or return the one already stored under this idempotency key. Returns (message, replayed).
 
     Stores nothing and raises KeyUsedBefore if the key belongs to another message, PermissionDenied if the receiver blocks
-    the sender, LimitReached beyond LIMIT_SEND, and ValidationError if the receiver has just been deleted.
+    the sender, LimitReached beyond LIMIT_SEND, and ValidationError if the receiver is deactivated or has just been deleted.
 
     Both mailboxes stay locked until the message is visible. Therefore messages become visible in the order of their places
     and ids, a second request with the same key finds the first one's message, and two users who send to each other wait but
@@ -45,6 +45,9 @@ def send_message(
             message_id = store_message(
                 senders_mailbox, receivers_mailbox, content=content, created=created, idempotency_key=idempotency_key
             )
+            if message_id is None:
+                require_user(receiver, "receiver")
+                raise ValidationError({"receiver": ["This user's account is deactivated."]})
     except PermissionDenied:
         record_event("Blocked Message", who=sender.username, whom=receiver.username)
         raise

@@ -7,8 +7,10 @@ from django.contrib.auth.models import User
 from django.db import connection
 
 from blocking.models import blocks
-from config.database.sql import assume_utc, execute, fetch_all, fetch_one
+from config.database.sql import Table, assume_utc, execute, fetch_all, fetch_one
 from messageservice.models import CONVERSATION, MAILBOX, MESSAGE, Mailbox
+
+USER = Table(User)
 
 
 class LockedMailbox(NamedTuple):
@@ -35,10 +37,9 @@ ADD_MESSAGE = f"""
         {MESSAGE.sender}, {MESSAGE.receiver}, {MESSAGE.content}, {MESSAGE.created}, {MESSAGE.read},
         {MESSAGE.idempotency_key}, {MESSAGE.sender_place}, {MESSAGE.receiver_place}
     )
-    VALUES (
-        %(sender)s, %(receiver)s, %(content)s, %(created)s, %(read)s,
+    SELECT %(sender)s, {USER.id}, %(content)s, %(created)s, %(read)s,
         %(idempotency_key)s, %(sender_place)s, %(receiver_place)s
-    )
+    FROM {USER} WHERE {USER.id} = %(receiver)s AND {USER.is_active}
     RETURNING {MESSAGE.id}
 """
 COUNT_IN_MAILBOXES = f"""
@@ -59,8 +60,8 @@ COUNT_IN_CONVERSATIONS = f"""
         {CONVERSATION.owner}, {CONVERSATION.partner},
         {CONVERSATION.sent}, {CONVERSATION.received}, {CONVERSATION.unread}, {CONVERSATION.last_message}
     )
-    SELECT %(sender)s, %(receiver)s, 1, CASE WHEN %(sender)s = %(receiver)s THEN 1 ELSE 0 END, 0, {{message_id}}
-    UNION ALL SELECT %(receiver)s, %(sender)s, 0, 1, 1, {{message_id}} WHERE %(sender)s <> %(receiver)s
+    SELECT %(sender)s, %(receiver)s, 1, CASE WHEN %(sender)s = %(receiver)s THEN 1 ELSE 0 END, 0, message.id FROM {{message}}
+    UNION ALL SELECT %(receiver)s, %(sender)s, 0, 1, 1, message.id FROM {{message}} WHERE %(sender)s <> %(receiver)s
     ON CONFLICT ({CONVERSATION.owner}, {CONVERSATION.partner}) DO UPDATE SET
         {CONVERSATION.sent} = c.{CONVERSATION.sent} + excluded.{CONVERSATION.sent},
         {CONVERSATION.received} = c.{CONVERSATION.received} + excluded.{CONVERSATION.received},
@@ -68,9 +69,9 @@ COUNT_IN_CONVERSATIONS = f"""
         {CONVERSATION.last_message} = excluded.{CONVERSATION.last_message}
 """
 STORE_AT_ONCE = f"""
-    WITH message AS ({ADD_MESSAGE}), mailboxes AS ({COUNT_IN_MAILBOXES}),
-        conversations AS ({COUNT_IN_CONVERSATIONS.format(message_id=f"(SELECT {MESSAGE.id} FROM message)")})
-    SELECT {MESSAGE.id} FROM message
+    WITH message (id) AS ({ADD_MESSAGE}), mailboxes AS ({COUNT_IN_MAILBOXES}),
+        conversations AS ({COUNT_IN_CONVERSATIONS.format(message="message")})
+    SELECT id FROM message
 """
 
 
@@ -91,8 +92,11 @@ def lock_or_create(sender: User, receiver: User) -> tuple[LockedMailbox, LockedM
 
 def store_message(
     sender: LockedMailbox, receiver: LockedMailbox, *, content: str, created: datetime, idempotency_key: str | None
-) -> int:
-    """Store a message, count it in both mailboxes and conversations, and return its id."""
+) -> int | None:
+    """Store a message, count it in both mailboxes and conversations, and return its id.
+
+    Returns None if the receiver is deactivated or deleted, even since the request began; roll the transaction back then.
+    """
     parameters = {
         "sender": sender.user_id,
         "receiver": receiver.user_id,
@@ -106,9 +110,9 @@ def store_message(
         "window_ends": sender.window_ends,
     }
     if connection.vendor == "postgresql":  # one round trip; SQLite has no writes in a WITH
-        (message_id,) = fetch_one(STORE_AT_ONCE, **parameters)
-        return message_id
-    (message_id,) = fetch_one(ADD_MESSAGE, **parameters)
-    execute(COUNT_IN_MAILBOXES, **parameters)
-    execute(COUNT_IN_CONVERSATIONS.format(message_id="%(message_id)s"), **parameters, message_id=message_id)
-    return message_id
+        row = fetch_one(STORE_AT_ONCE, **parameters)
+    elif row := fetch_one(ADD_MESSAGE, **parameters):
+        execute(COUNT_IN_MAILBOXES, **parameters)
+        message = "(SELECT %(message_id)s AS id) message"
+        execute(COUNT_IN_CONVERSATIONS.format(message=message), **parameters, message_id=row[0])
+    return row[0] if row else None

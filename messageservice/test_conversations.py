@@ -3,6 +3,7 @@
 import threading
 from unittest import skipUnless
 
+from django.contrib.auth.models import User
 from django.db import connection, transaction
 from rest_framework.test import APIClient
 
@@ -438,6 +439,17 @@ class ReadTests(ReadAssertions, ApiTestCase):
         self.assertEqual(as_shown(Message.objects.get()), response)
         self.assertEqual(self.reads(), [])
         self.assert_counters_agree()
+
+    def test_works_with_a_deactivated_user(self):
+        message = make_message(self.bob, self.alice)
+        User.objects.filter(pk=self.bob.pk).update(is_active=False)
+
+        response = self.mark(message.pk)
+
+        self.assertEqual((response.status_code, response.json()), (200, {"user": "bob", "unread": 0}))
+        for path in ("/api/message?user=bob", "/api/message/received?sender=bob", "/api/conversation"):
+            self.assertEqual(self.client.get(path).json()["count"], 1, path)
+        self.assertEqual(self.client.get("/api/message/sent?receiver=bob").json(), EMPTY_PAGE)
 
     def test_works_with_a_block_between_the_two(self):
         message = make_message(self.bob, self.alice)

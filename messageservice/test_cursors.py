@@ -163,6 +163,32 @@ class CursorTests(CursorAssertions, ApiTestCase):
                     with self.subTest(path=path, direction=direction, start=start):
                         self.assert_page(self.client, path, rows, direction=direction, start=start, size=2, filters={})
 
+    def test_walks_to_the_largest_id_that_a_database_stores(self):
+        ids = [1, 10**18 - 1, 10**18, 10**18 + 1, LARGEST_ID - 1, LARGEST_ID]
+        for place, pk in enumerate(ids, start=1):
+            Message.objects.create(
+                pk=pk, sender=self.bob, receiver=self.alice, content="hi", sender_place=place, receiver_place=place
+            )
+        beyond = (LARGEST_ID + 1, LARGEST_ID + 2, 10**19, 10**30)
+
+        for path in ("/api/message", "/api/message?user=bob", "/api/message/received", "/api/message/received?unread=true"):
+            path, _, query = path.partition("?")
+            filters = dict(parse_qsl(query))
+            for size in (1, 2, 100):
+                older, newer = ids[::-1], [ids[start : start + size][::-1] for start in range(0, len(ids), size)]
+                with self.subTest(path=path, filters=filters, size=size):
+                    self.assertEqual(self.walk(path, after=0, page_size=size, **filters), newer)
+                    for start in beyond:
+                        pages = [older[first : first + size] for first in range(0, len(older), size)]
+                        self.assertEqual(self.walk(path, before=start, page_size=size, **filters), pages)
+                    self.assertEqual(self.walk(path, before=LARGEST_ID, page_size=100, **filters), [older[1:]])
+            for start in (LARGEST_ID, *beyond):
+                page = self.page(self.client, path, after=start, page_size=2, **filters)
+
+                self.assertEqual((page["next"], page["results"]), (None, []))
+                self.assertEqual([row["id"] for row in self.client.get(page["previous"]).json()["results"]], older[:2])
+        self.assertEqual(self.client.get(f"/api/message/{LARGEST_ID}").json()["id"], LARGEST_ID)
+
     def test_filtered_lists_start_at_any_id(self):
         self.fill()
         starts = (0, *(row["id"] for row in self.rows[::5]), self.rows[0]["id"] + 1, int("9" * 30))

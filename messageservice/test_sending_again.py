@@ -1,5 +1,6 @@
 """The header Idempotency-Key of POST /api/message, which makes retries safe."""
 
+from django.contrib.auth.models import User
 from django.test import override_settings
 from rest_framework.test import APIClient
 
@@ -174,6 +175,18 @@ class SendingAgainTests(SendingAgainAssertions, ApiTestCase):
         self.assertEqual(self.events(), [SENT])
         self.assertEqual(self.send(self.client, "key", content="ho").status_code, 422)
         self.assertEqual(self.send(self.client, "another").status_code, 403)
+
+    def test_replays_even_if_the_receiver_is_deactivated_now(self):
+        first = self.send(self.client, "key")
+        User.objects.filter(pk=self.bob.pk).update(is_active=False)
+
+        again = self.send(self.client, "key")
+
+        self.assert_replayed(again, first)
+        self.assertEqual(self.send(self.client, "key", content="ho").status_code, 422)
+        self.assert_names(self.send(self.client, "another"), "receiver")
+        User.objects.filter(pk=self.bob.pk).update(is_active=True)
+        self.assertNotIn("Idempotency-Replayed", self.send(self.client, "another"))
 
     def test_replays_beyond_the_limit_without_counting_towards_it(self):
         with override_settings(LIMIT_SEND=Limit(2, 60)):

@@ -1,10 +1,13 @@
 import json
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from unittest import mock
 from urllib.parse import parse_qsl, urlsplit
 
 from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models import QuerySet
 from rest_framework.test import APIClient
 
 from accounts.authentication import issue_token
@@ -12,7 +15,15 @@ from blocking.models import Block
 from config.testing.cases import PASSWORD, ApiTestCase, ConcurrentTestCase, deleted_once_found
 from config.testing.service import running_service
 from messageservice.models import Mailbox, Message
-from messageservice.testing import EMPTY_PAGE, NO_SUCH_PAGE, MessageAssertions, as_shown, make_message
+from messageservice.sending import lock_or_create
+from messageservice.testing import (
+    EMPTY_PAGE,
+    NO_SUCH_PAGE,
+    MessageAssertions,
+    as_shown,
+    make_message,
+    wait_until_blocked,
+)
 
 
 class SendTests(MessageAssertions, ApiTestCase):
@@ -203,6 +214,21 @@ class SendTests(MessageAssertions, ApiTestCase):
         self.assertFalse(Message.objects.exists())
         self.assertEqual(self.events(), [("Blocked Message", "alice", "bob")])
         self.assert_counters_agree()
+
+    def test_refuses_a_deactivated_receiver(self):
+        make_message(self.bob, self.alice)
+        User.objects.filter(pk__in=[self.bob.pk, self.carol.pk]).update(is_active=False)
+        before = Message.objects.count(), self.events()
+        for receiver in ("bob", "carol"):  # with a mailbox, and without
+            with self.subTest(receiver):
+                response = self.post({"receiver": receiver, "content": "hi"})
+
+                self.assertEqual(response.status_code, 400)
+                self.assertEqual(response.json(), {"receiver": ["This user's account is deactivated."]})
+                self.assertEqual((Message.objects.count(), self.events()), before)
+        self.assert_counters_agree()
+        User.objects.update(is_active=True)
+        self.assertEqual(self.post({"receiver": "bob", "content": "hi"}).status_code, 201)
 
     def test_only_a_block_by_the_receiver_stops_a_message(self):
         Block.objects.create(blocker=self.alice, blocked=self.bob)
@@ -671,6 +697,42 @@ class SendAtOnceTests(MessageAssertions, ConcurrentTestCase):
     def test_refuses_a_receiver_who_has_just_been_deleted(self):
         with deleted_once_found("bob"):
             response = self.as_user(self.alice).post("/api/message", {"receiver": "bob", "content": "hi"})
+
+        self.assertEqual(response.status_code, 400)
+        self.assertEqual(response.json(), {"receiver": ["There is no such user."]})
+        self.assertFalse(Message.objects.exists())
+        self.assertEqual(self.events(), [])
+
+    def send_while_bob_changes(self, change: Callable[[QuerySet], object]):
+        """alice's send to bob, which finds bob, and then waits for a transaction that changes bob."""
+        client, changing = self.as_user(self.alice), threading.Event()
+
+        def change_bob():
+            with transaction.atomic():
+                change(User.objects.filter(pk=self.bob.pk))
+                changing.set()
+                wait_until_blocked()
+
+        def send():
+            changing.wait()
+            return client.post("/api/message", {"receiver": "bob", "content": "hi"})
+
+        return self.at_once(change_bob, send)[1]
+
+    def test_refuses_a_receiver_who_is_deactivated_while_the_send_waits(self):
+        def deactivate(bob):
+            lock_or_create(self.bob, self.bob)
+            bob.update(is_active=False)
+
+        response = self.send_while_bob_changes(deactivate)
+
+        self.assertEqual(response.status_code, 400)
+        self.assertEqual(response.json(), {"receiver": ["This user's account is deactivated."]})
+        self.assertFalse(Message.objects.exists())
+        self.assertEqual(self.events(), [])
+
+    def test_refuses_a_receiver_who_is_deleted_while_the_send_waits(self):
+        response = self.send_while_bob_changes(lambda bob: bob.delete())
 
         self.assertEqual(response.status_code, 400)
         self.assertEqual(response.json(), {"receiver": ["There is no such user."]})

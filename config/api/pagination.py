@@ -15,14 +15,14 @@ DEFAULT_PAGE_SIZE = 20
 MAX_PAGE_SIZE = 100
 NO_COUNT = "The response has no `count`"
 MAX_PAGE = 10**15
-MAX_ID = 2**63 - 1  # of both databases
 
 
 class Listing(Protocol):
     """What a paginator reads, newest first.
 
     `page` returns the rows from `start` on and the number of all rows; `before` and `after`, for cursors only, the rows next
-    to an id, whether more follow in that direction, and whether there are any in the other.
+    to an id, which may be larger than any in the database, whether more follow in that direction, and whether there are any
+    in the other.
     """
 
     def page(self, start: int, size: int) -> tuple[list, int]: ...
@@ -31,9 +31,9 @@ class Listing(Protocol):
 
 
 def _whole_number(request: Request, name: str, default: int = -1) -> int:
-    """The value of a URL parameter, at most MAX_ID; -1 if it is not a whole number."""
+    """The value of a URL parameter; -1 if it is not a whole number. More than 20 digits are cut: they are out of bounds."""
     digits = request.query_params.get(name, str(default))
-    return min(int(digits.lstrip("0")[:20] or 0), MAX_ID) if re.fullmatch("[0-9]+", digits) else -1
+    return int(digits.lstrip("0")[:20] or 0) if re.fullmatch("[0-9]+", digits) else -1
 
 
 def page_size(request: Request) -> int:
