@@ -4,6 +4,7 @@ The number of rows is stored, and read by the same statement; only the messages 
 `unread`, are counted. The statement finds the ids of a page in an index, then joins their rows and the names of their users.
 """
 
+from collections import namedtuple
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from typing import ClassVar, NamedTuple, Self
@@ -25,6 +26,11 @@ class MessageRow(NamedTuple):
     read: datetime | None
 
 
+# Rows of a page: a message and the number of all rows; the last message of a conversation, what is unread, and that number.
+CountedRow = namedtuple("CountedRow", [*MessageRow._fields, "count"])
+LastMessageRow = namedtuple("LastMessageRow", [*MessageRow._fields, "unread", "count"])
+
+
 class ConversationRow(NamedTuple):
     """A conversation as responses show it."""
 
@@ -43,7 +49,9 @@ class CursorPage(NamedTuple):
 
 M, SENDER, RECEIVER, C = Table(Message, "m"), Table(User, "sender"), Table(User, "receiver"), Table(Conversation, "c")
 ROW = f"{M.id}, {SENDER.username}, {RECEIVER.username}, {M.content}, {M.created}, {M.read}"  # the fields of MessageRow
-JOIN_NAMES = f"JOIN {SENDER} ON {SENDER.id} = {M.sender} JOIN {RECEIVER} ON {RECEIVER.id} = {M.receiver}"
+NAMES_NEWEST_FIRST = (
+    f"JOIN {SENDER} ON {SENDER.id} = {M.sender} JOIN {RECEIVER} ON {RECEIVER.id} = {M.receiver} ORDER BY {M.id} DESC"
+)
 SENT, RECEIVED = (MESSAGE.sender,), (MESSAGE.receiver,)
 SENT_OR_RECEIVED = SENT + RECEIVED
 PARTNER_COLUMN = {MESSAGE.sender: MESSAGE.receiver, MESSAGE.receiver: MESSAGE.sender}
@@ -57,7 +65,7 @@ CONVERSATIONS = {
     True: f"FROM {CONVERSATION} WHERE {CONVERSATION.owner} = %(user)s AND {CONVERSATION.unread} > 0",
     False: f"FROM {CONVERSATION} WHERE {CONVERSATION.owner} = %(user)s AND {CONVERSATION.unread} = 0",
 }
-LAST_MESSAGES = f"JOIN {M} ON {M.id} = {C.last_message} {JOIN_NAMES} ORDER BY {M.id} DESC"
+LAST_MESSAGES = f"JOIN {M} ON {M.id} = {C.last_message} {NAMES_NEWEST_FIRST}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,8 +99,8 @@ class MessageListing:
         """Return up to `size` rows from the offset `start`, newest first, and how many there are (0 on an empty page)."""
         whole_mailbox = self.user_columns == SENT_OR_RECEIVED and self.partner is None and self.day is None
         ids = self._ids_by_place(size) if whole_mailbox else self._ids(size, start)
-        rows = self._fetch(ids, count=self._count(), start=start)
-        return [MessageRow(*message) for _, *message in rows], next((count for count, *_ in rows), 0)
+        rows = self._fetch(CountedRow, f"{ROW}, ({self._count()})", ids, start=start)
+        return rows, rows[0].count if rows else 0
 
     def before(self, message_id: int, size: int) -> CursorPage:
         """Return the rows older than the id."""
@@ -112,7 +120,7 @@ class MessageListing:
 
     def _row(self, condition: str, **parameters: int | str) -> MessageRow | None:
         ids = " UNION ".join(f"{self._ids_query(column)} AND {condition}" for column in self.user_columns)
-        return next((MessageRow(*message) for _, *message in self._fetch(ids, **parameters)), None)
+        return next(iter(self._fetch(MessageRow, ROW, ids, **parameters)), None)
 
     def _around(self, last_id: int, *, older: int, newer: int) -> tuple[list[MessageRow], list[MessageRow]]:
         """Return up to so many rows with ids up to `last_id`, and up to so many with ids beyond it, newest first."""
@@ -120,22 +128,19 @@ class MessageListing:
         older_ids = self._ids(older, condition=f" AND {id_} <= %(last_id)s")
         newer_ids = self._ids(newer, condition=f" AND {id_} > %(last_id)s", order="ASC")
         ids = f"SELECT {MESSAGE.id} FROM ({older_ids}) older UNION ALL SELECT {MESSAGE.id} FROM ({newer_ids}) newer"
-        rows = [MessageRow(*message) for _, *message in self._fetch(ids, last_id=last_id)]
+        rows = self._fetch(MessageRow, ROW, ids, last_id=last_id)
         return [row for row in rows if row.id <= last_id], [row for row in rows if row.id > last_id]
 
-    def _fetch(self, ids: str, *, count: str = "SELECT 0", **parameters: int | str) -> list[tuple]:
-        """The messages with these ids, newest first, each after the count."""
+    def _fetch(self, row_type: type, columns: str, ids: str, **parameters: int | str) -> list:
+        """These columns of the messages with these ids, newest first."""
         parameters["user"] = self.user.pk
         if self.partner is not None:
             parameters["partner"] = self.partner.pk
         if self.day is not None:
             parameters["first_moment"] = datetime.combine(self.day, time.min, tzinfo=UTC)
             parameters["last_moment"] = datetime.combine(self.day, time.max, tzinfo=UTC)
-        return fetch_all(
-            f"SELECT ({count}), {ROW} FROM ({ids}) page JOIN {M} ON {M.id} = page.{MESSAGE.id} {JOIN_NAMES}"
-            f" ORDER BY {M.id} DESC",
-            **parameters,
-        )
+        statement = f"SELECT {columns} FROM ({ids}) page JOIN {M} ON {M.id} = page.{MESSAGE.id} {NAMES_NEWEST_FIRST}"
+        return list(map(row_type._make, fetch_all(statement, **parameters)))
 
     def _ids(self, size: int, start: int = 0, condition: str = "", order: str = "DESC") -> str:
         """The query for up to `size` ids from the offset `start`."""
@@ -202,15 +207,13 @@ class ConversationListing:
         count = f"SELECT count(*) {conversations}"
         if self.is_unread is None:
             count = f"SELECT {MAILBOX.conversations} {IN_MAILBOX}"
-        rows = fetch_all(
-            f"SELECT ({count}), {C.unread}, {ROW}"
+        statement = (
+            f"SELECT {ROW}, {C.unread}, ({count})"
             f" FROM (SELECT * {conversations} ORDER BY {CONVERSATION.last_message} DESC LIMIT {size} OFFSET {start}) c"
-            f" {LAST_MESSAGES}",
-            user=self.user.pk,
+            f" {LAST_MESSAGES}"
         )
-        listed = [self._row(unread, MessageRow(*message)) for _, unread, *message in rows]
-        return listed, next((count for count, *_ in rows), 0)
+        rows = list(map(LastMessageRow._make, fetch_all(statement, user=self.user.pk)))
+        return [ConversationRow(self._partner(row), row, row.unread) for row in rows], rows[0].count if rows else 0
 
-    def _row(self, unread: int, last_message: MessageRow) -> ConversationRow:
-        is_sender = last_message.sender == self.user.username
-        return ConversationRow(last_message.receiver if is_sender else last_message.sender, last_message, unread)
+    def _partner(self, message: MessageRow) -> str:
+        return message.receiver if message.sender == self.user.username else message.sender

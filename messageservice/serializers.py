@@ -36,8 +36,14 @@ class MessageSerializer(serializers.Serializer):
 
     def to_representation(self, row):
         """The same as the fields, which would take a quarter of the time of a whole page."""
-        read = None if row.read is None else shown_time(row.read)
-        return {**row._asdict(), "created": shown_time(row.created), "read": read}
+        return {
+            "id": row.id,
+            "sender": row.sender,
+            "receiver": row.receiver,
+            "content": row.content,
+            "created": shown_time(row.created),
+            "read": None if row.read is None else shown_time(row.read),
+        }
 
 
 @examples(response={"user": "bob", "last_message": MESSAGE_EXAMPLE, "unread": 0})
