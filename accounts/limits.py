@@ -5,8 +5,8 @@ tallies and writes nothing.
 
 Nobody can close a name to an address that has had no failed log-ins for it:
 - Failures for a name from one address close the name to that address (LIMIT_LOGIN).
-- Failures for a name from all addresses together (LIMIT_LOGIN_NAME) close it to each address that has failed for it, so the
-  owner gets in from elsewhere, and guessers need a fresh address for each guess.
+- Failures for a name from all addresses together (LIMIT_LOGIN_NAME) close it to each IPv4 address or IPv6 /48 that has had
+  one, so the owner gets in from elsewhere, and guessers need a fresh address for each guess.
 - Failures from one address for any name close the address (LIMIT_LOGIN_ADDRESS), also to others who share it.
 """
 
@@ -41,15 +41,30 @@ def bucket(limit: Limit | None, *subject: str) -> Bucket | None:
     return Bucket(limit, hashlib.sha256(repr(subject).encode()).hexdigest())
 
 
-def client_network() -> str:
-    """The address that the request came from; for IPv6 its /64, as one client has all of it."""
+def is_running(ends: datetime, limit: Limit, now: datetime) -> bool:
+    """Whether a window that ends then is running.
+
+    An end further away than the limit's seconds is ignored: it was stored by a wrong clock, or while the window was longer.
+    """
+    return now < ends <= now + timedelta(seconds=limit.seconds)
+
+
+def longest_window() -> timedelta:
+    """Of the limits that tallies are counted for, as they are set now."""
+    names = ("LIMIT_LOGIN", "LIMIT_LOGIN_ADDRESS", "LIMIT_LOGIN_NAME", "LIMIT_PASSWORD", "LIMIT_SIGNUP")
+    limits = [getattr(settings, name) for name in names]
+    return timedelta(seconds=max((limit.seconds for limit in limits if limit is not None), default=0))
+
+
+def client_network(ipv6_prefix: int = 64) -> str:
+    """The address that the request came from; for IPv6 the network around it, as one client has all of a /64."""
     address = current_request().address
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return address
     parsed = getattr(parsed, "ipv4_mapped", None) or parsed  # IPv4, as a socket for both versions writes it
-    return str(ipaddress.ip_network((parsed, 64), strict=False) if parsed.version == 6 else parsed)
+    return str(ipaddress.ip_network((parsed, ipv6_prefix), strict=False) if parsed.version == 6 else parsed)
 
 
 class Tries:
@@ -76,7 +91,7 @@ class Tries:
             self._check(locked, now)
             tallies = [locked.get(tally.key, tally) for tally in new]  # a purge may have deleted an old one just now
             for bucket, tally in zip(self.buckets, tallies, strict=True):
-                if tally.ends <= now:
+                if not is_running(tally.ends, bucket.limit, now):
                     tally.count, tally.ends = 0, now + timedelta(seconds=bucket.limit.seconds)
                 tally.count += 1
             Tally.objects.bulk_create(tallies, update_conflicts=True, unique_fields=["key"], update_fields=["count", "ends"])
@@ -85,7 +100,7 @@ class Tries:
         full = {}
         for bucket in self.buckets:
             tally = tallies.get(bucket.key)
-            if tally and tally.ends > now and tally.count >= bucket.limit.count:
+            if tally and tally.count >= bucket.limit.count and is_running(tally.ends, bucket.limit, now):
                 full[bucket] = tally.ends
         closed_until = self.closed_until(full)
         if closed_until:
@@ -105,7 +120,7 @@ class LoginTries(Tries):
         self.first = None
         if self.name is not None:
             seconds = (settings.LIMIT_LOGIN or settings.LIMIT_LOGIN_NAME).seconds
-            self.first = bucket(Limit(1, seconds), "first log-in", username, address)
+            self.first = bucket(Limit(1, seconds), "first log-in", username, client_network(ipv6_prefix=48))
         super().__init__(
             bucket(settings.LIMIT_LOGIN, "log-in", username, address),
             bucket(settings.LIMIT_LOGIN_ADDRESS, "log-in from", address),

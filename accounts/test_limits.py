@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from django.test import override_settings, skipUnlessDBFeature
 from rest_framework.test import APIClient
 
+from accounts.authentication import AuthToken
 from accounts.hashers import OwaspArgon2Hasher
 from accounts.models import Tally
 from accounts.tests import INCORRECT
@@ -58,6 +59,26 @@ class LimitTestCase(ApiTestCase):
         self.assertEqual(response.status_code, 429, response.content)
         self.assertEqual(response.json(), {"detail": f"Request was throttled. Expected available in {seconds} {unit}."})
         self.assertEqual(response.headers["Retry-After"], str(seconds))
+
+    def assert_keeps_nobody_out_for_longer(self, limit, attempt, status):
+        """However an end was stored that is further away than a window of the limit is long, attempts get their status."""
+        AuthToken.objects.update(expiry=self.now + timedelta(days=5 * 365))
+        stored = {
+            "a window that was longer": (0, Limit(3, 86_400)),
+            "a clock that was a year ahead": (365 * 86_400, THREE_A_MINUTE),
+            "both": (365 * 86_400, Limit(3, 86_400)),
+        }
+        for reason, (ahead, longer) in stored.items():
+            with self.subTest(reason):
+                self.let_pass(ahead)
+                with override_settings(**{limit: longer}):
+                    self.assertEqual([attempt().status_code for _ in range(4)], [status] * 3 + [429])
+                self.let_pass(1 - ahead)
+
+                with override_settings(**{limit: THREE_A_MINUTE}):
+                    self.assertEqual([attempt().status_code for _ in range(3)], [status] * 3)
+                    self.assert_opens_after(60, attempt, status)
+                self.let_pass(60)
 
     def assert_opens_after(self, seconds, attempt, status):
         """The limit is reached, and lets the attempt in after the seconds that it says, not one before."""
@@ -292,6 +313,74 @@ class FailedLoginsForNameTests(LimitTestCase):
 
             self.assert_limited(self.log_in(password=PASSWORD))
             self.assertEqual(self.log_in(password=PASSWORD, REMOTE_ADDR="192.0.2.1").status_code, 200)
+
+    def test_give_one_try_to_each_ipv6_network_that_one_client_may_have(self):
+        """A /48 with its 65,536 networks of /64."""
+        self.fail_everywhere()
+
+        guesses = [self.log_in(REMOTE_ADDR=f"2001:db8:0:{number:x}::1") for number in range(3)]
+
+        self.assertEqual([guess.status_code for guess in guesses], [400, 429, 429])
+        self.assert_limited(self.log_in(password=PASSWORD, REMOTE_ADDR="2001:db8:0:ffff::1"))
+        self.assert_incorrect(self.log_in(REMOTE_ADDR="2001:db8:1::1"))
+
+    def test_below_the_limit_count_for_each_ipv6_network_of_a_client_alone(self):
+        for number in range(3):
+            self.assert_incorrect(self.log_in(REMOTE_ADDR=f"2001:db8:0:{number:x}::1"))
+
+        self.assertEqual(self.log_in(password=PASSWORD, REMOTE_ADDR="2001:db8::1").status_code, 200)
+        self.assert_incorrect(self.log_in(REMOTE_ADDR="2001:db8::1"))
+        self.assert_limited(self.log_in(password=PASSWORD, REMOTE_ADDR="2001:db8:0:4::1"))
+
+
+class StoredEndTests(LimitTestCase):
+    @only()
+    def test_keeps_nobody_from_logging_in_for_longer_than_the_window(self):
+        for limit in ("LIMIT_LOGIN", "LIMIT_LOGIN_ADDRESS", "LIMIT_LOGIN_NAME"):
+            with self.subTest(limit):
+                self.assert_keeps_nobody_out_for_longer(limit, self.log_in, 400)
+                Tally.objects.all().delete()
+
+    @only(LIMIT_LOGIN=THREE_A_MINUTE, LIMIT_LOGIN_NAME=FIVE_AN_HOUR)
+    def test_lets_the_right_password_in_after_a_clock_was_wrong(self):
+        self.let_pass(365 * 86_400)
+        for number in range(8):
+            self.log_in(REMOTE_ADDR=f"192.0.2.{number // 3}")
+        self.assert_limited(self.log_in(password=PASSWORD, REMOTE_ADDR="192.0.2.1"), seconds=60)
+        self.let_pass(-365 * 86_400)
+
+        self.assertEqual(self.log_in(password=PASSWORD, REMOTE_ADDR="192.0.2.1").status_code, 200)
+
+    @only()
+    def test_keeps_nobody_from_changing_the_password(self):
+        fields = {"current_password": WRONG, "new_password": "a new long secret"}
+        self.assert_keeps_nobody_out_for_longer(
+            "LIMIT_PASSWORD", partial(self.as_user(self.alice).post, "/api/auth/password", fields), 400
+        )
+
+    @only()
+    def test_keeps_nobody_from_signing_up(self):
+        self.assert_keeps_nobody_out_for_longer("LIMIT_SIGNUP", lambda: self.sign_up(f"user-{User.objects.count()}"), 201)
+
+    @only(LIMIT_LOGIN=Limit(3, 100))
+    def test_keeps_somebody_out_who_would_be_under_the_shorter_window_too(self):
+        for _ in range(3):
+            self.log_in()
+        self.let_pass(50)
+
+        with only(LIMIT_LOGIN=THREE_A_MINUTE):
+            self.assert_opens_after(50, self.log_in, 400)
+
+    @only(LIMIT_LOGIN=THREE_A_MINUTE)
+    def test_counts_towards_a_limit_that_was_changed(self):
+        for _ in range(3):
+            self.log_in()
+
+        with only(LIMIT_LOGIN=Limit(4, 60)):
+            self.assert_incorrect(self.log_in())
+            self.assert_limited(self.log_in())
+        with only(LIMIT_LOGIN=Limit(2, 3600)):
+            self.assert_opens_after(60, self.log_in, 400)
 
 
 class GoodLoginTests(ApiTestCase):

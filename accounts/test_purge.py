@@ -5,12 +5,13 @@ from unittest.mock import patch
 
 from django.core.management import call_command
 from django.db import transaction
-from django.test import skipUnlessDBFeature
+from django.test import override_settings, skipUnlessDBFeature
 from django.utils import timezone
 
 from accounts.authentication import AuthToken, issue_token
 from accounts.management.commands import purge
 from accounts.models import Tally
+from config.environment import Limit
 from config.testing.cases import ApiTestCase, ConcurrentTestCase
 
 
@@ -48,6 +49,18 @@ class PurgeTests(PurgeMixin, ApiTestCase):
 
         self.assertEqual(Tally.objects.get(), running)
         self.assertEqual(out, "Deleted: expired tokens 0, limit records 1\n")
+
+    def test_deletes_tallies_that_end_later_than_any_window(self):
+        """As a clock that was wrong, or a limit that was longer, has stored them."""
+        long = Limit(count=3, seconds=30 * 86_400)
+        kept = Tally.objects.create(key="running", count=3, ends=self.now + timedelta(days=30))
+        Tally.objects.create(key="far away", count=3, ends=self.now + timedelta(days=31))
+
+        with override_settings(LIMIT_PASSWORD=long):
+            self.purge()
+            self.assertEqual(Tally.objects.get(), kept)
+        self.purge()
+        self.assertFalse(Tally.objects.exists())
 
     def test_goes_on_until_all_batches_are_deleted(self):
         Tally.objects.bulk_create(Tally(key=str(number), count=1, ends=self.now) for number in range(5))

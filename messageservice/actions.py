@@ -9,6 +9,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
+from accounts.limits import is_running
 from accounts.models import require_user
 from config.api.exceptions import KeyUsedBefore, LimitReached
 from config.log import record_event
@@ -64,7 +65,7 @@ def _next_send_window(mailbox: LockedMailbox, now: datetime) -> LockedMailbox:
     limit = settings.LIMIT_SEND
     if limit is None:
         return mailbox
-    if mailbox.window_ends is None or mailbox.window_ends <= now:
+    if mailbox.window_ends is None or not is_running(mailbox.window_ends, limit, now):
         return mailbox._replace(window_sent=1, window_ends=now + timedelta(seconds=limit.seconds))
     if mailbox.window_sent >= limit.count:
         raise LimitReached(ends=mailbox.window_ends, now=now)

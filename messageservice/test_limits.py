@@ -48,6 +48,9 @@ class SendLimitTests(LimitTestCase):
         self.assert_opens_after(40, self.send, 201)
         self.assertEqual([self.send().status_code for _ in range(3)], [201, 201, 429])
 
+    def test_keeps_nobody_out_for_longer_than_the_window(self):
+        self.assert_keeps_nobody_out_for_longer("LIMIT_SEND", self.send, 201)
+
     def test_leaves_other_senders_alone(self):
         self.fill()
 
