@@ -1,28 +1,45 @@
+import re
+
 from django.contrib import admin
-from django.contrib.auth.admin import UserAdmin
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.forms import (
     AdminPasswordChangeForm,
     ReadOnlyPasswordHashField,
     ReadOnlyPasswordHashWidget,
     UserChangeForm,
 )
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
+from django.core.exceptions import SuspiciousOperation
 from django.db import transaction
 from django.db.models import PROTECT
 
 from accounts.actions import deactivate, revoke_tokens
 from accounts.authentication import AuthToken
 
-admin.site.unregister([User, AuthToken])
+admin.site.unregister([User, Group, AuthToken])
 
 
-class ListedFiltersMixin:
+class StrictParametersMixin:
+    """Rejects parameters that no page of the admin sends, where Django would run any query or fail."""
+
     def lookup_allowed(self, lookup, value, request=None):
-        """Refuse in URLs what the list shows no filter for: it could find out a digest letter by letter, or scan a table."""
+        """Allow the filters that the list shows. Others could find out a digest letter by letter, or scan a table."""
         return lookup.removesuffix("__exact") in self.list_filter
 
+    def to_field_allowed(self, request, to_field):
+        return to_field == self.opts.pk.name
 
-class ViewOnlyAdmin(ListedFiltersMixin, admin.ModelAdmin):
+    def get_object(self, request, object_id, from_field=None):
+        return super().get_object(request, object_id)
+
+    def response_action(self, request, queryset):
+        if not all(re.fullmatch("[0-9]{1,18}", pk) for pk in request.POST.getlist(ACTION_CHECKBOX_NAME)):
+            raise SuspiciousOperation("A selected row has no such key.")
+        return super().response_action(request, queryset)
+
+
+class ViewOnlyAdmin(StrictParametersMixin, admin.ModelAdmin):
     def has_add_permission(self, request):
         return False
 
@@ -53,7 +70,7 @@ class SetPasswordForm(AdminPasswordChangeForm):
 
 
 @admin.register(User)
-class AccountAdmin(ListedFiltersMixin, UserAdmin):
+class AccountAdmin(StrictParametersMixin, UserAdmin):
     form = ChangeUserForm
     change_password_form = SetPasswordForm
     list_display = ["username", "email", "is_active", "is_staff", "date_joined"]
@@ -61,9 +78,24 @@ class AccountAdmin(ListedFiltersMixin, UserAdmin):
     search_fields = ["username__part_in_any_case", "first_name", "last_name", "email"]
     actions = ["deactivate_users", "revoke_tokens_of_users"]
 
+    def has_change_permission(self, request, obj=None):
+        return super().has_change_permission(request, obj) and self.may_act_on(request.user, obj)
+
+    def has_delete_permission(self, request, obj=None):
+        return super().has_delete_permission(request, obj) and self.may_act_on(request.user, obj)
+
+    @staticmethod
+    def may_act_on(operator, user):
+        """Only superusers act on the accounts of other staff."""
+        is_staff = user is not None and (user.is_staff or user.is_superuser)
+        return operator.is_superuser or not is_staff or operator == user
+
     def get_readonly_fields(self, request, obj=None):
-        """A name never changes: it is how clients identify the user."""
-        return ["username"] if obj else []
+        """A name never changes: it is how clients identify the user. Only superusers give permissions."""
+        if obj is None:
+            return []
+        permissions = ["is_staff", "is_superuser", "groups", "user_permissions"]
+        return ["username", *([] if request.user.is_superuser else permissions)]
 
     def get_deleted_objects(self, objs, request):
         """What would be deleted, without reading it.
@@ -77,7 +109,8 @@ class AccountAdmin(ListedFiltersMixin, UserAdmin):
             and relation.related_model.objects.filter(**{f"{relation.field.name}__in": objs}).exists()
         }
         names = [f"{user}, with their tokens and other data" for user in objs]
-        return names, {"users": len(objs)}, set(), sorted(forbidding)
+        is_permitted = all(self.has_delete_permission(request, user) for user in objs)
+        return names, {"users": len(objs)}, set() if is_permitted else {"user"}, sorted(forbidding)
 
     def save_model(self, request, obj, form, change):
         super().save_model(request, obj, form, change)
@@ -86,18 +119,33 @@ class AccountAdmin(ListedFiltersMixin, UserAdmin):
 
     @admin.action(description="Deactivate selected users and revoke their tokens", permissions=["change"])
     def deactivate_users(self, request, queryset):
-        others = queryset.exclude(pk=request.user.pk)  # an operator who selects all stays
+        others = queryset.exclude(pk=request.user.pk)  # an operator who selects all stays active
         self.act_on_each(request, others, deactivate, "Deactivated")
 
     @admin.action(description="Revoke all tokens of selected users", permissions=["change"])
     def revoke_tokens_of_users(self, request, queryset):
         self.act_on_each(request, queryset, revoke_tokens, "Revoked all tokens")
 
-    def act_on_each(self, request, users, act, done):
+    def act_on_each(self, request, queryset, act, done):
+        users = [user for user in queryset if self.has_change_permission(request, user)]
         for user in users:
             act(user)
             self.log_change(request, user, f"{done}.")
         self.message_user(request, f"{done}: {', '.join(map(str, users)) or 'nobody'}.")
+
+
+@admin.register(Group)
+class SuperusersGroupAdmin(StrictParametersMixin, GroupAdmin):
+    """Only superusers change groups: other staff could give themselves any permission through their own."""
+
+    def has_add_permission(self, request):
+        return request.user.is_superuser
+
+    def has_change_permission(self, request, obj=None):
+        return request.user.is_superuser
+
+    def has_delete_permission(self, request, obj=None):
+        return request.user.is_superuser
 
 
 @admin.register(AuthToken)

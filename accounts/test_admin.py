@@ -1,7 +1,7 @@
 from unicodedata import normalize
 from unittest.mock import patch
 
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import Group, Permission, User
 from django.db import OperationalError
 from django.db.models import QuerySet
 from django.test import Client, override_settings
@@ -73,6 +73,21 @@ class OperatorLoginTests(AdminTestCase):
 
         self.assertEqual(response.status_code, 429)
         self.assertIn("Retry-After", response)
+
+    def test_leads_to_the_index_unless_to_another_page_of_this_site(self):
+        for url, page in {
+            "/admin/login/": "/admin/",
+            "/admin/login/?next=": "/admin/",
+            "/admin/login/?next=/admin/auth/user/": "/admin/auth/user/",
+            "/admin/login/?next=//evil.example": "/admin/",
+            "/admin/login/?next=https://evil.example/admin/": "/admin/",
+            "/admin/login/?next=javascript:alert(1)": "/admin/",
+            "/admin/login/?next=http://[": "/admin/",
+        }.items():
+            with self.subTest(url):
+                response = Client().post(url, {"username": "operator", "password": PASSWORD})
+
+                self.assertRedirects(response, page, fetch_redirect_response=False)
 
     def test_a_missing_field_is_no_try(self):
         response = Client().post("/admin/login/", {"username": "operator"})
@@ -287,6 +302,124 @@ class UserTests(AdminTestCase):
             with self.subTest(part):
                 self.assertEqual(self.listed(f"/admin/auth/user/?q={part}"), [self.bob])
         self.assertEqual(self.listed("/admin/auth/user/?q=b_b"), [])
+
+
+class StaffTests(AdminTestCase):
+    """bob and carol are staff, bob with every permission; the operator and dave are superusers."""
+
+    def setUp(self):
+        super().setUp()
+        User.objects.filter(pk__in=[self.bob.pk, self.carol.pk]).update(is_staff=True)
+        self.bob.user_permissions.set(Permission.objects.all())
+        self.admin = self.logged_in("bob")
+        self.group = Group.objects.create(name="helpers")
+        self.bob.groups.add(self.group)
+        dave = User.objects.create(username="dave", is_superuser=True)
+        self.others = (self.carol, self.operator, dave)
+        for user in (self.alice, *self.others):
+            issue_token(user)
+
+    def post(self, path, **form):
+        return self.admin.post(f"/admin/auth/{path}", form).status_code
+
+    def act(self, action, *users, **form):
+        return self.post("user/", action=action, _selected_action=[user.pk for user in users], post="yes", **form)
+
+    def form(self, user, **changes):
+        joined = {"date_joined_0": f"{user.date_joined:%Y-%m-%d}", "date_joined_1": f"{user.date_joined:%H:%M:%S}"}
+        return {"email": "", "is_active": "on", **joined, **changes}
+
+    def state(self, *users):
+        """The accounts with their tokens, permissions and groups."""
+        return [
+            (
+                User.objects.values("username", "password", "email", "is_active", "is_staff", "is_superuser").get(
+                    pk=user.pk
+                ),
+                *(sorted(rows.values_list("pk", flat=True)) for rows in (user.auth_token_set, user.groups)),
+                user.user_permissions.count(),
+            )
+            for user in users
+        ]
+
+    def test_do_nothing_to_the_account_of_other_staff(self):
+        before = self.state(*self.others)
+        password = {"usable_password": "true", "password1": "quite another 1", "password2": "quite another 1"}
+
+        for user in self.others:
+            path = f"user/{user.pk}"
+            for action, form in {
+                "change": self.form(user, email="mallory@example.com", is_active=""),
+                "password": {**password, "set-password": ""},
+                "delete": {"post": "yes"},
+            }.items():
+                with self.subTest(user, action=action):
+                    self.assertEqual(self.post(f"{path}/{action}/", **form), 403)
+                    self.assertEqual(self.state(*self.others), before)
+            for action in ("deactivate_users", "revoke_tokens_of_users", "delete_selected"):
+                for selected in ({}, {"select_across": "1"}):
+                    with self.subTest(user, action=action, selected=selected):
+                        self.act(action, user, **selected)
+                        self.assertEqual(self.state(*self.others), before)
+
+    def test_do_nothing_but_look_at_other_staff(self):
+        for user in self.others:
+            html = self.page(f"/admin/auth/user/{user.pk}/change/")
+
+            self.assertNotIn('<input type="text"', html)
+            self.page(f"/admin/auth/user/{user.pk}/history/")
+
+    def test_do_to_users_what_they_are_permitted(self):
+        self.assertEqual(self.post(f"user/{self.alice.pk}/change/", **self.form(self.alice, email="a@example.com")), 302)
+        self.act("deactivate_users", self.alice, *self.others)
+
+        self.alice.refresh_from_db()
+        self.assertEqual((self.alice.email, self.alice.is_active), ("a@example.com", False))
+        self.assertFalse(self.alice.auth_token_set.exists())
+        self.assertEqual(self.events()[-1], ("Deactivate User", "bob", "alice"))
+        self.act("delete_selected", self.alice)
+        self.assertFalse(User.objects.filter(username="alice").exists())
+
+    def test_give_nobody_permissions(self):
+        more = {
+            "is_staff": "on",
+            "is_superuser": "on",
+            "groups": [self.group.pk],
+            "user_permissions": [Permission.objects.first().pk],
+        }
+        for user in (self.alice, self.bob):
+            with self.subTest(user):
+                before = self.state(user)
+                self.assertEqual(self.post(f"user/{user.pk}/change/", **self.form(user, **more)), 302)
+                self.assertEqual(self.state(user), before)
+        new = {"username": "erin", "usable_password": "true", "password1": PASSWORD, "password2": PASSWORD}
+        self.assertEqual(self.post("user/add/", **new, **more), 302)
+        self.assertEqual(self.state(User.objects.get(username="erin"))[0][0]["is_superuser"], False)
+
+    def test_change_no_group(self):
+        permissions = [Permission.objects.first().pk]
+        for path, form in {
+            "group/add/": {"name": "more", "permissions": permissions},
+            f"group/{self.group.pk}/change/": {"name": "helpers", "permissions": permissions},
+            f"group/{self.group.pk}/delete/": {"post": "yes"},
+        }.items():
+            with self.subTest(path):
+                self.assertEqual(self.post(path, **form), 403)
+        self.post("group/", action="delete_selected", _selected_action=[self.group.pk], post="yes")
+        self.assertEqual(list(Group.objects.all()), [self.group])
+        self.assertFalse(self.group.permissions.exists())
+
+    def test_superusers_do_all_of_it(self):
+        self.admin = self.logged_in("operator")
+        more = {"is_staff": "on", "is_superuser": "on", "groups": [self.group.pk]}
+
+        self.assertEqual(self.post(f"user/{self.carol.pk}/change/", **self.form(self.carol, **more)), 302)
+        self.assertEqual(self.post(f"group/{self.group.pk}/change/", name="others"), 302)
+        self.act("deactivate_users", self.bob, self.carol)
+
+        self.carol.refresh_from_db()
+        self.assertEqual((self.carol.is_superuser, self.carol.is_active), (True, False))
+        self.assertEqual(self.carol.groups.get().name, "others")
 
 
 class TokenTests(AdminTestCase):

@@ -144,6 +144,7 @@ SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUSTED_PROXIES
 SECURE_SSL_REDIRECT = HTTPS
 SECURE_REDIRECT_EXEMPT = ["^healthz$", "^readyz$"]  # load balancers use plain HTTP
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
+LOGIN_REDIRECT_URL = "admin:index"
 SESSION_COOKIE_AGE = TOKEN_TTL  # seconds; a session in the admin ends as a token does
 SESSION_COOKIE_SECURE = HTTPS
 CSRF_COOKIE_SECURE = HTTPS
