@@ -481,6 +481,74 @@ class AdminTests(AdminTestCase):
         self.assertEqual(stored(), self.before)
 
 
+class AdminUrlTests(AdminTestCase):
+    """No URL of the admin ends in a 500, nor does a form that no page of it sends."""
+
+    LISTS = ("auth/user", "auth/group", "blocking/block", "messageservice/message", "knox/authtoken")
+    VALUES = ("", "x", "%00", "%ED%A0%80", "9" * 20, "9" * 5000, "_5F", "%2B")
+    PARAMETERS = ("p", "o", "q", "e", "all", "_changelist_filters", "_popup", "_to_field", "is_active__exact", "next")
+    LOOKUPS = {
+        "auth/user": ("date_joined__year", "date_joined__week_day", "email__regex", "groups__id__exact", "is_staff__isnull"),
+        "auth/group": ("name__regex", "permissions__id", "user__date_joined__year"),
+        "blocking/block": ("created__year", "created__week_day", "blocker__email__regex", "id__in"),
+        "messageservice/message": ("created__year", "content__regex", "sender_place__gt"),
+        "knox/authtoken": ("expiry__year", "created__hour", "user__date_joined__year"),
+    }
+
+    def setUp(self):
+        super().setUp()
+        send_message(sender=self.alice, receiver=self.bob, content="hi")
+        self.user = f"/admin/auth/user/{self.alice.pk}"
+
+    def assert_answered(self, path, form=None):
+        with self.subTest(path[:200], form=form):
+            response = self.admin.get(path) if form is None else self.admin.post(path, form)
+
+            self.assertLess(response.status_code, 500)
+
+    def test_of_a_list(self):
+        for name in self.LISTS:
+            for parameter in self.PARAMETERS:
+                for value in self.VALUES:
+                    self.assert_answered(f"/admin/{name}/?{parameter}={value}")
+            for lookup in self.LOOKUPS[name]:
+                for value in ("99999999999", "(", "%00"):
+                    self.assert_answered(f"/admin/{name}/?{lookup}={value}")
+
+    def test_of_an_object(self):
+        for value in self.VALUES:
+            for action in ("change", "delete", "history", "password"):
+                for name in self.LISTS:
+                    self.assert_answered(f"/admin/{name}/{value}/{action}/")
+                for parameter in ("_to_field", "_popup", "_changelist_filters"):
+                    self.assert_answered(f"{self.user}/{action}/?{parameter}={value}")
+
+    def test_of_another_page(self):
+        for value in self.VALUES:
+            for path in (
+                f"{value}/",
+                f"auth/{value}/",
+                f"auth/user/add/?username={value}",
+                f"r/1/{value}/",
+                f"r/{value}/1/",
+                f"jsi18n/?language={value}",
+                f"autocomplete/?term={value}&app_label={value}&model_name={value}&field_name={value}",
+                f"autocomplete/?term={value}&app_label=blocking&model_name=block&field_name=blocker",
+                f"login/?next={value}",
+                f"password_change/?next={value}",
+            ):
+                self.assert_answered(f"/admin/{path}")
+
+    def test_with_a_form(self):
+        for value in ("", "x", "9" * 20, "9" * 5000, "\x00"):
+            for name in ("auth/user", "auth/group", "blocking/block"):
+                form = {"action": "delete_selected", "_selected_action": 1, "post": "yes"}
+                for field in (*form, "index", "select_across"):
+                    self.assert_answered(f"/admin/{name}/", {**form, field: value})
+            for field in ("_to_field", "_popup", "date_joined_0", "last_login_1", "groups", "email"):
+                self.assert_answered(f"{self.user}/change/", {field: value})
+
+
 class FileTests(ApiTestCase):
     def test_no_file_of_the_service_is_served_but_those_of_its_pages(self):
         self.assertEqual(self.client.get("/static/docs/page.js").status_code, 200)
