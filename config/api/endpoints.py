@@ -2,7 +2,8 @@
 
 from functools import cache
 
-from django.db import connection
+from django.apps import apps
+from django.db import DatabaseError, OperationalError, connection
 from django.http import HttpResponse
 from django.template.loader import render_to_string
 from drf_spectacular.generators import SchemaGenerator
@@ -12,6 +13,7 @@ from rest_framework.response import Response
 
 from config.api.schema import object_schema
 from config.api.views import OpenView
+from config.database.sql import execute
 
 HEALTHY = object_schema(status={"type": "string", "enum": ["ok"]})
 DOCS_POLICY = (
@@ -27,10 +29,13 @@ class HealthView(OpenView):
 
 
 class ReadinessView(OpenView):
-    @extend_schema(operation_id="check_readiness", summary="Whether the database answers", responses={200: HEALTHY})
+    @extend_schema(operation_id="check_readiness", summary="Check that the database is ready", responses={200: HEALTHY})
     def get(self, request):
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1")
+        tables = {connection.ops.quote_name(model._meta.db_table) for model in apps.get_models(include_auto_created=True)}
+        try:
+            execute(" UNION ALL ".join(f"SELECT 1 FROM {table} WHERE 1 = 0" for table in sorted(tables)))  # noqa: S608
+        except DatabaseError as error:
+            raise OperationalError from error
         return Response({"status": "ok"})
 
 

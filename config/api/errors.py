@@ -1,20 +1,31 @@
 """Turns every error into a JSON response, whether a view raised it or something before the view."""
 
+import time
+
 from django.conf import settings
 from django.core import exceptions as django_exceptions
-from django.db import InterfaceError, OperationalError, connection
+from django.db import DataError, Error, IntegrityError, NotSupportedError, ProgrammingError, connection
 from django.http import Http404, HttpRequest, JsonResponse
 from django.http.multipartparser import MultiPartParserError
 from django.http.request import UnreadablePostError
-from psycopg.errors import ReadOnlySqlTransaction
+from psycopg import errors as postgresql
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
 from rest_framework.views import exception_handler as framework_handler
 
 from config.api.exceptions import KeyUsedBefore, LimitReached
+from config.database.postgresql.base import DatabaseWrapper
 from config.log import record_error
 
+# Database errors that a mistake in this service causes, unless somebody has changed the database.
+MISTAKES = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
+CHANGED = (
+    postgresql.FeatureNotSupported,
+    postgresql.InsufficientPrivilege,
+    postgresql.UndefinedColumn,
+    postgresql.UndefinedTable,
+)
 BODY_LIMIT = f"{settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 2**20} MiB"
 
 
@@ -55,9 +66,11 @@ def _as_api_exception(error: Exception) -> Exception:
         case django_exceptions.SuspiciousOperation() | MultiPartParserError():
             return exceptions.ParseError("Malformed request.")
     record_error(error)
-    if isinstance(error.__cause__, ReadOnlySqlTransaction):
+    if isinstance(error.__cause__, postgresql.ReadOnlySqlTransaction):
         connection.close()  # to a server that is no longer the primary
-    elif not isinstance(error, OperationalError | InterfaceError):
+    if isinstance(error.__cause__, postgresql.FeatureNotSupported):
+        DatabaseWrapper.outdated_before = time.monotonic()  # they have prepared statements for a table that has changed
+    if not isinstance(error, Error) or (isinstance(error, MISTAKES) and not isinstance(error.__cause__, CHANGED)):
         return _api_exception(500, "Something went wrong")
     return _api_exception(503, "Something went wrong", wait=5)
 

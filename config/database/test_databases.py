@@ -267,6 +267,7 @@ class PersistentConnectionTests(ConcurrentTestCase):
             cursor.execute("SET default_transaction_read_only = on")  # as a primary that is about to be demoted
 
         refused = client.post("/api/message", body)
+        close_old_connections()
         accepted = client.post("/api/message", body)
 
         self.assertEqual((refused.status_code, refused.json()), (503, {"detail": "Something went wrong"}))

@@ -1,5 +1,6 @@
 """Reads the address of the database from an environment variable and configures Django's connection to it."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,14 @@ from psycopg.conninfo import conninfo_to_dict
 from config.environment import abort, text
 
 EXPECTED = "write postgresql://user:password@host:5432/name or sqlite:////path/of/the/file"
+# What every PostgreSQL connection sets, whatever the server, the database or the role says.
+SESSION_SETTINGS = {
+    "DateStyle": "ISO",
+    "search_path": '"$user",public',
+    "default_transaction_isolation": r"read\ committed",
+    "lock_timeout": "3s",
+    "random_page_cost": "1.1",  # with the default, 4, PostgreSQL reads all ids backwards instead of a user's own index
+}
 
 
 def database(variable: str, default: Path) -> dict[str, Any]:
@@ -25,13 +34,14 @@ def database(variable: str, default: Path) -> dict[str, Any]:
 
 
 def _sqlite(variable: str, file: Path) -> dict[str, Any]:
-    if not file.name or not file.parent.is_dir() or file.is_dir():
-        abort(variable, f"{str(file)!r} is not a file in an existing folder")
+    if not file.name or file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+        abort(variable, f"{str(file)!r} is not a file that can be written to")
     return {
         "ENGINE": "config.database.sqlite",
         "NAME": file,
         "TEST": {"NAME": file.with_name("test.sqlite3")},  # a file, because tests with threads need real locks
         "CONN_MAX_AGE": None,
+        "CONN_HEALTH_CHECKS": True,
         "OPTIONS": {
             "transaction_mode": "IMMEDIATE",  # a deferred transaction fails at once if another one writes
             "timeout": 20,  # seconds
@@ -48,19 +58,17 @@ def _postgresql(variable: str, url: str) -> dict[str, Any]:
     except psycopg.ProgrammingError:  # its message quotes the URL, and so the password
         abort(variable, EXPECTED)
     host, port, name = (parameters.pop(key, "") for key in ("host", "port", "dbname"))
+    # Each of them could be a part of a password that is not percent-encoded, so it is not shown.
     if not name:
         abort(variable, "the name of the database is missing")
+    if "@" in host + name:
+        abort(variable, "in the password, write @ as %40 and / as %2F")
     if not all(re.fullmatch("[0-9]{0,5}", number) and 0 < int(number or 5432) < 65536 for number in port.split(",")):
-        abort(variable, "a port is not a number from 1 to 65535")  # the port could be a part of the password
+        abort(variable, "a port is not a number from 1 to 65535")
     if "," in host:
         parameters.setdefault("target_session_attrs", "read-write")  # of several hosts, the primary
-    options = (
-        "-c lock_timeout=3000",  # milliseconds
-        # With PostgreSQL's default, 4, it reads all ids backwards instead of a user's own index.
-        "-c random_page_cost=1.1",
-        parameters.pop("options", ""),
-        "-c synchronous_commit=on",  # last, so that nothing makes a 201 less than durable
-    )
+    options = [f"-c {setting}={value}" for setting, value in SESSION_SETTINGS.items()]
+    options += [parameters.pop("options", ""), "-c synchronous_commit=on"]  # last: nothing makes a 201 less than durable
     return {
         "ENGINE": "config.database.postgresql",
         "HOST": host,

@@ -21,18 +21,20 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     longest_wait: float | None = 4.5 if "SERVING" in os.environ else None  # seconds; config/server sets the variable
     retry_at = 0.0  # time.monotonic(), shared by all threads; 0 while the server responds
+    outdated_before = 0.0  # time.monotonic(), shared by all threads: connections made before are replaced
 
     def get_new_connection(self, conn_params):
+        began = self.connected_at = time.monotonic()
+        statement_timeout = 900 * (self.longest_wait or 0)  # milliseconds: nine tenths of the wait, 0 for no limit
+        conn_params["options"] = f"-c statement_timeout={statement_timeout:.0f} {conn_params['options']}"
         if self.longest_wait is None:
             return super().get_new_connection(conn_params)
-        began = time.monotonic()
         if began < self.retry_at:
             raise psycopg.OperationalError("The server did not respond a moment ago.")
         if self.retry_at:
             DatabaseWrapper.retry_at = began + self.longest_wait
-        timeout = f"-c statement_timeout={900 * self.longest_wait:.0f}"  # milliseconds: nine tenths of the wait
         try:
-            connection = super().get_new_connection({**conn_params, "options": f"{timeout} {conn_params['options']}"})
+            connection = super().get_new_connection(conn_params)
         except psycopg.OperationalError:
             self._set_retry_at(began)
             raise
@@ -62,7 +64,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def is_usable(self):
         """Check the connection at the start of a request without a query: a server that hangs up sends something first."""
-        if self.connection is None or self.connection.closed:
+        if self.connection is None or self.connection.closed or self.connected_at < self.outdated_before:
             return False
         poll = select.poll()
         poll.register(self.connection.fileno(), select.POLLIN)

@@ -1,5 +1,6 @@
 """Django's backend for SQLite, whose write transactions take turns, and whose file only its owner can read."""
 
+import os
 import sqlite3
 import threading
 import time
@@ -23,7 +24,16 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """
         with suppress(OSError):  # SQLite reports what is wrong
             Path(conn_params["database"]).touch(mode=0o600)
-        return super().get_new_connection(conn_params)
+        connection = super().get_new_connection(conn_params)
+        self.file = os.stat(conn_params["database"])
+        return connection
+
+    def is_usable(self):
+        """Check at the start of a request that the file was neither deleted nor replaced."""
+        try:
+            return os.path.samestat(self.file, os.stat(self.settings_dict["NAME"]))
+        except OSError:
+            return False
 
     def _start_transaction_under_autocommit(self):
         """Wait for the other threads of this process in a queue, then poll until no other process writes.

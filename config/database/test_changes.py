@@ -1,0 +1,210 @@
+"""What the running service does when somebody changes its database, or the settings of it."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from unittest import skipUnless
+
+from django.apps import apps
+from django.conf import settings
+from django.db import close_old_connections, connection, connections
+
+from config.database.sql import fetch_one
+from config.testing.cases import ConcurrentTestCase
+from config.testing.service import running_service
+
+UNAVAILABLE = (503, {"detail": "Something went wrong"})
+SUCCESS = [201] + [200] * 6
+
+
+def execute_elsewhere(*statements):
+    with closing(connection.copy()) as other, other.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+class ReadinessTests(ConcurrentTestCase):
+    def test_is_503_while_a_table_is_missing(self):
+        for model in apps.get_models(include_auto_created=True):
+            table = model._meta.db_table
+            with self.subTest(table=table):
+                execute_elsewhere(f"ALTER TABLE {table} RENAME TO missing")
+                try:
+                    response = self.client.get("/readyz")
+                finally:
+                    execute_elsewhere(f"ALTER TABLE missing RENAME TO {table}")
+
+                self.assertEqual((response.status_code, response.json()), UNAVAILABLE)
+                self.assertIn("Retry-After", response.headers)
+                close_old_connections()  # as after each request; the test client leaves it out
+                self.assertEqual(self.client.get("/readyz").status_code, 200)
+
+    @skipUnless(connection.vendor == "sqlite", "about SQLite's file")
+    def test_is_503_after_the_file_was_deleted_or_replaced_until_a_migration(self):
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        url = f"sqlite:///{folder}/db.sqlite3"
+        alice = {"username": "alice", "password": "a long secret"}
+        migrate = {"args": [sys.executable, "manage.py", "migrate"], "cwd": settings.BASE_DIR, "check": True}
+        migrate |= {"env": {**os.environ, "DATABASE_URL": url}, "stdout": subprocess.DEVNULL}
+        subprocess.run(**migrate)
+
+        with running_service(folder, DATABASE_URL=url) as service:
+            self.assertEqual(service.request("POST", "/api/auth/register", alice)[0], 201)
+            for file in folder.glob("db.sqlite3*"):
+                file.unlink()
+
+            self.assertEqual(service.request("GET", "/readyz"), UNAVAILABLE)
+            self.assertEqual(service.request("POST", "/api/auth/register", alice), UNAVAILABLE)
+            (folder / "db.sqlite3").rename(folder / "empty")
+            (folder / "db.sqlite3").write_text("no database" * 100)
+            self.assertEqual(service.request("GET", "/readyz"), UNAVAILABLE)
+            self.assertEqual(service.request("POST", "/api/auth/register", alice), UNAVAILABLE)
+            (folder / "empty").rename(folder / "db.sqlite3")
+            subprocess.run(**migrate)
+            self.assertEqual(service.request("GET", "/readyz")[0], 200)
+            self.assertEqual(service.request("POST", "/api/auth/register", alice)[0], 201)
+
+
+class EndpointsTestCase(ConcurrentTestCase):
+    def setUp(self):
+        super().setUp()
+        self.client = self.as_user(self.alice)
+        connection.close()
+
+    def use_endpoints(self):
+        """Use each endpoint whose speed matters, and a few more. Return the statuses."""
+        message = self.use("POST", "/api/message", {"receiver": "bob", "content": "hi"})
+        responses = [message, self.use("POST", "/api/conversation/bob/read", {"up_to": message.json().get("id")})]
+        for path in ("auth/user", "message", "message/sent?receiver=bob", "conversation", "block"):
+            responses.append(self.use("GET", f"/api/{path}"))
+        return [response.status_code for response in responses]
+
+    def use(self, method, path, body=None):
+        response = self.client.generic(method, path, json.dumps(body), content_type="application/json")
+        close_old_connections()  # as after each request; the test client leaves it out
+        return response
+
+
+class MissingTests(EndpointsTestCase):
+    def test_is_503_until_the_table_or_column_is_there_again(self):
+        for take_away, give_back in (
+            ("messageservice_message RENAME TO missing", "missing RENAME TO messageservice_message"),
+            ("knox_authtoken RENAME TO missing", "missing RENAME TO knox_authtoken"),
+            ("auth_user RENAME email TO missing", "auth_user RENAME missing TO email"),
+        ):
+            with self.subTest(take_away):
+                execute_elsewhere(f"ALTER TABLE {take_away}")
+                try:
+                    response = self.use("GET", "/api/message/sent")
+                finally:
+                    execute_elsewhere(f"ALTER TABLE {give_back}")
+
+                self.assertEqual((response.status_code, response.json()), UNAVAILABLE)
+                self.assertEqual(self.use_endpoints(), SUCCESS)
+
+
+@skipUnless(connection.vendor == "postgresql", "SQLite prepares statements again")
+class ChangedColumnTests(EndpointsTestCase):
+    """PostgreSQL never again executes a prepared statement whose result has another type since a table was changed."""
+
+    COLUMNS = {
+        "auth_user.username": "varchar(151)",
+        "auth_user.email": "text",
+        "knox_authtoken.digest": "varchar(129)",
+        "knox_authtoken.expiry": "timestamptz(3)",
+        "messageservice_message.content": "varchar(20000)",
+        "messageservice_mailbox.sent": "numeric",
+        "messageservice_conversation.unread": "numeric",
+        "blocking_block.created": "timestamptz(3)",
+    }
+
+    def change_type(self, column, new_type):
+        """Change the type of the column, and return the previous one."""
+        table, name = column.split(".")
+        old_type = fetch_one(
+            "SELECT format_type(atttypid, atttypmod) FROM pg_attribute "
+            "WHERE attrelid = CAST(%(table)s AS regclass) AND attname = %(name)s",
+            table=table,
+            name=name,
+        )[0]
+        execute_elsewhere(f"ALTER TABLE {table} ALTER COLUMN {name} TYPE {new_type}")
+        return old_type
+
+    def test_one_503_and_then_all_connections_are_replaced(self):
+        another_thread = self.enterContext(ThreadPoolExecutor(1))
+        self.addCleanup(lambda: another_thread.submit(connections.close_all).result())
+        seen = set()
+        for column, new_type in self.COLUMNS.items():
+            with self.subTest(column=column):
+                for _ in range(4):  # PostgreSQL then has prepared each statement
+                    self.assertEqual(self.use_endpoints(), SUCCESS)
+                    self.assertEqual(another_thread.submit(self.use_endpoints).result(), SUCCESS)
+
+                old_type = self.change_type(column, new_type)
+                self.addCleanup(self.change_type, column, old_type)
+
+                statuses = self.use_endpoints()
+                seen.update(statuses)
+                self.assertLessEqual(statuses.count(503), 2)  # one, and a mark whose message was not stored
+                self.assertEqual(another_thread.submit(self.use_endpoints).result(), SUCCESS)
+                self.assertEqual(self.use_endpoints(), SUCCESS)
+        self.assertIn(503, seen)
+
+
+@skipUnless(connection.vendor == "postgresql", "SQLite has no such settings")
+class SessionSettingsTests(EndpointsTestCase):
+    SETTINGS = {
+        "DateStyle": "German",
+        "TimeZone": "Asia/Kolkata",
+        "IntervalStyle": "iso_8601",
+        "bytea_output": "escape",
+        "client_encoding": "LATIN1",
+        "standard_conforming_strings": "off",
+        "default_transaction_isolation": "serializable",
+        "default_transaction_deferrable": "on",
+        "search_path": "nowhere",
+        "extra_float_digits": "-15",
+        "statement_timeout": "1",
+        "lock_timeout": "1",
+        "synchronous_commit": "off",
+        "transform_null_equals": "on",
+        "plan_cache_mode": "force_custom_plan",
+    }
+
+    def setUp(self):
+        super().setUp()
+        name = connection.settings_dict["NAME"]
+        self.of_database = f"ALTER DATABASE {name}"
+        self.of_role = f"ALTER ROLE CURRENT_USER IN DATABASE {name}"
+        resets = (f"{target} RESET ALL" for target in (self.of_database, self.of_role))
+        self.addCleanup(execute_elsewhere, "SET default_transaction_read_only = off", *resets)
+
+    def test_those_of_database_and_role_change_nothing(self):
+        for target in (self.of_database, self.of_role):
+            for setting, value in self.SETTINGS.items():
+                with self.subTest(target=target, setting=setting):
+                    execute_elsewhere(f"{target} SET {setting} = '{value}'")
+                    connection.close()
+
+                    self.assertEqual(self.use_endpoints(), SUCCESS)
+                    content = "\\ ' 😀"
+                    message = self.use("POST", "/api/message", {"receiver": "bob", "content": content}).json()
+                    self.assertEqual(message["content"], content)
+                    for query in ("", f"?date={message['created'][:10]}"):
+                        self.assertEqual(self.use("GET", f"/api/message/sent{query}").json()["results"][0], message)
+                    self.assertTime(message["created"])
+                    self.assertEqual(fetch_one("SHOW transaction_isolation"), ("read committed",))
+                    execute_elsewhere(f"{target} RESET ALL")
+
+    def test_a_read_only_database_can_be_read(self):
+        """As while its server hands over to another one."""
+        execute_elsewhere(f"{self.of_database} SET default_transaction_read_only = on")
+        connection.close()
+
+        self.assertEqual(self.use("GET", "/api/message").status_code, 200)
+        self.assertEqual(self.use("POST", "/api/message", {"receiver": "bob", "content": "hi"}).status_code, 503)
