@@ -43,6 +43,7 @@ INSTALLED_APPS = [
     "corsheaders",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "config.database",
     "blocking",
     "messageservice",
 ]

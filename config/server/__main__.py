@@ -15,6 +15,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
 from config import settings
+from config.database.check import wait_for_database
 from config.environment import abort
 
 M_MMAP_THRESHOLD = -3  # in <malloc.h>
@@ -35,6 +36,7 @@ def main() -> None:
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     application = import_module("config.server.bridge").application
+    wait_for_database()
 
     server = Granian(
         "config.server.bridge:application",

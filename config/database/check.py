@@ -1,0 +1,45 @@
+"""Checks, before the service starts or migrates, that its database can be used."""
+
+import time
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DEFAULT_DB_ALIAS, Error, connections
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import PGconn, Ping
+
+from config.environment import abort
+
+LONGEST_WAIT = 30  # seconds
+
+
+def wait_for_database(alias: str = DEFAULT_DB_ALIAS) -> None:
+    """Return if the database can be used, and otherwise end the process with one line that names DATABASE_URL.
+
+    A PostgreSQL server that is still starting has 30 seconds. The connection does not stay open: the server forks workers.
+    """
+    connection = connections[alias]
+    deadline = time.monotonic() + LONGEST_WAIT
+    is_up = False
+    while True:
+        try:
+            connection.ensure_connection()
+            break
+        except (Error, ImproperlyConfigured, ValueError) as error:
+            connection.close()
+            if is_up or time.monotonic() > deadline:
+                abort("DATABASE_URL", f"the database cannot be used: {' '.join(str(error).split())}")
+            is_up = not _is_starting(connection)  # it could have come up since the attempt, so there is another one
+            time.sleep(0.5)
+    if connection.vendor == "postgresql":
+        encoding = connection.connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            abort("DATABASE_URL", f"the encoding of the database is {encoding}, not UTF8")
+    connection.close()
+
+
+def _is_starting(connection) -> bool:
+    """Whether a PostgreSQL server cannot be reached or does not accept connections yet."""
+    if connection.vendor != "postgresql":
+        return False
+    address = make_conninfo(host=connection.settings_dict["HOST"], port=connection.settings_dict["PORT"], connect_timeout=3)
+    return PGconn.ping(address.encode()) in (Ping.NO_RESPONSE, Ping.REJECT)

@@ -1,0 +1,40 @@
+"""Django's migrate command, which several processes may run at the same time."""
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from django.core.management.commands import migrate
+from django.db import connections
+
+from config.database.check import wait_for_database
+
+LOCK = 0x6F_66_66_6C_69_6E_65  # a number that no other program takes a lock on in this database
+
+
+class Command(migrate.Command):
+    def handle(self, *args, **options):
+        wait_for_database(options["database"])
+        with _lock(connections[options["database"]]):
+            super().handle(*args, **options)
+
+
+@contextmanager
+def _lock(connection) -> Iterator[None]:
+    """Let one process migrate the database at a time. The lock ends with the process.
+
+    A process polls for PostgreSQL's lock: one that waited in a statement would deadlock with CREATE INDEX CONCURRENTLY.
+    """
+    if connection.vendor == "sqlite":
+        folder = os.open(Path(connection.settings_dict["NAME"]).parent, os.O_RDONLY)
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+        os.close(folder)
+    else:
+        with closing(connection.copy()) as lock, lock.cursor() as cursor:
+            while not cursor.execute("SELECT pg_try_advisory_lock(%s)", [LOCK]).fetchone()[0]:
+                time.sleep(0.1)
+            yield
