@@ -14,6 +14,8 @@ SECRET_KEY = environment.secret("SECRET_KEY", BASE_DIR / ".secret_key")
 ALLOWED_HOSTS = environment.hosts("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 HTTPS = environment.boolean("HTTPS")
 TRUSTED_PROXIES = environment.integer("TRUSTED_PROXIES", 0, lowest=0, highest=16)
+if HTTPS and not TRUSTED_PROXIES:
+    environment.abort("HTTPS", "the service itself speaks HTTP: put a proxy in front of it, and set TRUSTED_PROXIES")
 HOST = environment.text("HOST", "127.0.0.1")
 PORT = environment.integer("PORT", 8000, lowest=1, highest=65535)
 WEB_CONCURRENCY = environment.integer("WEB_CONCURRENCY", os.cpu_count() or 1, lowest=1, highest=1000)

@@ -130,6 +130,9 @@ class InvalidValueTests(EnvironmentTestCase):
         for variable in ("DEBUG", "HTTPS"):
             self.assertAborts(variable, "maybe", "2", "onn", "on\n")
 
+    def test_https_without_a_proxy(self):
+        self.assertAborts("HTTPS", "on")
+
     def test_origins(self):
         wrong = ("*", "example.com", "https://", "https://a/", "https://a,,https://b", "https://a b")
         self.assertAborts("CORS_ALLOWED_ORIGINS", *wrong)
