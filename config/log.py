@@ -4,23 +4,34 @@ A line is one JSON object in ASCII, so nothing that a client sends can split it 
 module, so it uses only the standard library.
 """
 
+import fcntl
 import json
 import logging
+import math
+import mmap
 import os
 import re
+import struct
+import sys
+import time
 import traceback
 import uuid
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
+from threading import Lock
 
 requests_log = logging.getLogger("requests")
 activity_log = logging.getLogger("activity")
 debug_log = logging.getLogger("debug")
 
 NOBODY = "-"
-MAX_NAME = 150  # characters
+MAX_LENGTHS = {"path": 1_000, "traceback": 100_000}  # characters
+MAX_LENGTH = 150  # characters of every other field, such as the name in a login attempt, which can be as long as a body
+TRACEBACK_INTERVAL = 60  # seconds
+COMPLAINT_INTERVAL = 1  # second
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -40,6 +51,9 @@ class RequestContext:
 
 
 _context: ContextVar[RequestContext] = ContextVar("request_context")
+_tracebacks: dict[tuple, tuple[float, int]] = {}  # when the traceback of an error was written, and the repeats since then
+_lock = Lock()
+_complained = mmap.mmap(-1, 8)  # when the last complaint was made; in memory that forked worker processes share
 
 
 def request_id(proposed: str | None) -> str:
@@ -66,13 +80,23 @@ def record_request(status: int, milliseconds: float) -> None:
 def record_event(event: str, *, who: str, whom: str = NOBODY) -> None:
     """Write a line of activity.log: `who` is the user who acted, `whom` the user that it was done to."""
     request = current_request()
-    who = who[:MAX_NAME]  # the name in a login attempt can be as long as a body
     activity_log.info({"request_id": request.id, "event": event, "who": who, "whom": whom, "address": request.address})
 
 
 def record_error(error: BaseException) -> None:
-    """Write an unexpected error, with its whole traceback, to debug.log."""
-    debug_log.debug({"level": "DEBUG", **current_request().fields(), "traceback": _traceback(error)})
+    """Write an unexpected error to debug.log.
+
+    Of errors of one type from one line of code, the whole traceback is written once per TRACEBACK_INTERVAL. The lines of the
+    others count them in `repeats`.
+    """
+    frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    key, now = (type(error), *frames[-1:]), time.monotonic()
+    with _lock:
+        written, repeats = _tracebacks.get(key, (-math.inf, 0))
+        is_repeated = now < written + TRACEBACK_INTERVAL
+        _tracebacks[key] = (written, repeats + 1) if is_repeated else (now, 0)
+    details = {"error": type(error).__name__, "repeats": repeats + 1} if is_repeated else {"traceback": _traceback(error)}
+    debug_log.debug({"level": "DEBUG", **current_request().fields(), **details})
 
 
 def _traceback(error: BaseException | None) -> str:
@@ -87,21 +111,26 @@ def _traceback(error: BaseException | None) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record whose message is a dictionary as one JSON object in ASCII that begins with the time."""
+    """Formats a record whose message is a dictionary as one JSON object in ASCII that begins with the time.
+
+    Texts are cut, so that no line is longer than 16 KB, or 1.2 MB with a traceback: a character takes up to 12 bytes.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        time = datetime.fromtimestamp(record.created, UTC)
-        return json.dumps({"time": f"{time:%Y-%m-%dT%H:%M:%S.%fZ}", **record.msg})
+        line = {"time": f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%dT%H:%M:%S.%fZ}"}
+        for name, value in record.msg.items():
+            line[name] = value[: MAX_LENGTHS.get(name, MAX_LENGTH)] if isinstance(value, str) else value
+        return json.dumps(line)
 
 
 class AppendHandler(WatchedFileHandler):
-    """Appends each line to a file in one write, so that processes which share the file never mix their lines.
+    """Appends whole lines to a file that several processes share.
 
     logrotate renames the file; the next line then goes to a new one.
     """
 
     def _open(self):
-        return open(self.baseFilename, "ab", buffering=0, opener=lambda path, flags: os.open(path, flags, 0o640))
+        return open(self.baseFilename, "ab+", buffering=0, opener=lambda path, flags: os.open(path, flags, 0o640))
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -109,6 +138,28 @@ class AppendHandler(WatchedFileHandler):
             if self.stream is None:
                 self.stream = self._open()
                 self._statstream()
-            self.stream.write(f"{self.format(record)}\n".encode())
+            self._append(f"{self.format(record)}\n".encode())
         except Exception:  # the request that is being logged must succeed on a full disk
             self.handleError(record)
+
+    def _append(self, line: bytes) -> None:
+        """Write the whole line or nothing: half a line on a full disk is removed before another process can append."""
+        file = self.stream.fileno()
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            size = os.fstat(file).st_size
+            if size and os.pread(file, 1, size - 1) != b"\n":  # a process was killed while it wrote
+                line = b"\n" + line
+            if os.write(file, line) < len(line):
+                os.ftruncate(file, size)
+                raise OSError("no space for a whole line")
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - overrides logging's method
+        """Report a lost line on standard error, in one line and at most once per COMPLAINT_INTERVAL."""
+        now = time.monotonic()
+        if now >= struct.unpack("d", _complained)[0] + COMPLAINT_INTERVAL:
+            _complained[:] = struct.pack("d", now)
+            with suppress(Exception):  # standard error may be a file on the same disk
+                sys.stderr.write(f"{self.baseFilename}: {sys.exc_info()[1]}\n")

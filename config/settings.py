@@ -177,8 +177,7 @@ LOGGING = {
         **{name: {**LOG_FILE, "filename": str(LOG_DIR / f"{name}.log")} for name in LOGS},
     },
     "loggers": {
-        "django": {"handlers": ["console"], "level": "ERROR"},
-        "django.request": {"level": "CRITICAL"},  # requests.log already has a line for each 4xx and 5xx
         **{name: {"handlers": [name], "level": level, "propagate": False} for name, level in LOGS.items()},
+        "django.utils.autoreload": {"handlers": ["console"], "level": "INFO", "propagate": False},
     },
 }

@@ -1,11 +1,15 @@
 """The three logs: what a line holds, what it never holds, and that none is lost."""
 
+import fcntl
+import io
 import json
 import logging
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 from urllib.parse import quote
@@ -13,9 +17,10 @@ from urllib.parse import quote
 from django.conf import settings
 
 from accounts.authentication import issue_token
-from config.log import AppendHandler
+from config.log import record_event
 from config.testing.cases import LOGS, PASSWORD, ApiTestCase, ConcurrentTestCase
-from config.testing.service import running_service
+from config.testing.http_client import call, free_port
+from config.testing.service import running_service, test_database_url
 
 NASTY = 'a\nb\r"c\\\u2028\x85é'
 
@@ -98,11 +103,6 @@ class ForgeryTests(ApiTestCase):
         self.assertEqual((raw.count(b"\n"), raw.count(b"\r")), (1, 0))
         self.assertEqual(self.events(), [("Invalid Login", NASTY, "-")])
 
-    def test_name_longer_than_any_is_cut(self):
-        self.client.post("/api/auth/login", {"username": "a" * 150 + "b" * 10_000, "password": "wrong"})
-
-        self.assertEqual(self.events(), [("Invalid Login", "a" * 150, "-")])
-
     def test_line_of_an_event_has_exactly_its_fields(self):
         self.as_user(self.alice).post("/api/block", {"blocked": "bob"}, headers={"x-request-id": "the-id"})
 
@@ -112,6 +112,36 @@ class ForgeryTests(ApiTestCase):
             line,
             {"request_id": "the-id", "event": "Block User", "who": "alice", "whom": "bob", "address": "127.0.0.1"},
         )
+
+
+class BoundTests(ApiTestCase):
+    """What a client sends may be long; a line is not."""
+
+    def test_name_is_cut(self):
+        self.client.post("/api/auth/login", {"username": "a" * 150 + "b" * 10_000, "password": "wrong"})
+
+        self.assertEqual(self.events(), [("Invalid Login", "a" * 150, "-")])
+
+    def test_path_is_cut(self):
+        self.client.get("/" + "a" * 999 + "b" * 7_000)
+
+        self.assertEqual(self.log_lines("requests")[0]["path"], "/" + "a" * 999)
+
+    @mock.patch.object(logging.getLogger("django.request"), "disabled", True)
+    def test_no_line_is_longer_than_its_bound(self):
+        for text in ("\x01" * 8_000, "\U0001f40d" * 8_000):
+            error = ValueError(text * 40)
+            with self.settings(TRUSTED_PROXIES=1), mock.patch("accounts.views.LoginView.post", side_effect=error):
+                headers = {"x-forwarded-for": quote(text), "x-request-id": "i" * 8_000}
+                self.client.generic("M" * 8_000, f"/{quote(text)}", headers=headers)
+                self.client.post("/api/auth/login", {}, headers=headers)
+            self.client.post("/api/auth/login", {"username": text, "password": "wrong"}, headers=headers)
+            record_event("Login", who=text, whom=text)
+
+        for name, count, bound in (("requests", 6, 16_384), ("activity", 4, 16_384), ("debug", 2, 1_250_000)):
+            lines = (self.log_folder / f"{name}.log").read_bytes().splitlines()
+            self.assertEqual(len(lines), count, name)
+            self.assertLess(max(map(len, lines)), bound, name)
 
 
 class SecretTests(ApiTestCase):
@@ -187,7 +217,7 @@ logger = logging.getLogger("writer")
 logger.addHandler(handler)
 sys.stdin.read()
 for number in range(int(sys.argv[3])):
-    logger.warning({"writer": sys.argv[2], "number": number, "padding": "é" * (number % 2_000)})
+    logger.warning({"writer": sys.argv[2], "number": number, "traceback": "é" * (number % 2_000)})
 """
 
     def test_processes_lose_and_tear_no_line_while_files_are_rotated(self):
@@ -217,7 +247,7 @@ for number in range(int(sys.argv[3])):
             sorted((int(line["writer"]), line["number"]) for line in lines),
             [(writer, number) for writer in range(writers) for number in range(count)],
         )
-        self.assertTrue(all(line["padding"] == "é" * (line["number"] % 2_000) for line in lines))
+        self.assertTrue(all(line["traceback"] == "é" * (line["number"] % 2_000) for line in lines))
 
     def test_file_is_not_for_everybody_to_read(self):
         self.client.get("/healthz")
@@ -227,11 +257,118 @@ for number in range(int(sys.argv[3])):
     def test_log_that_cannot_be_written_refuses_no_request(self):
         self.log_folder.joinpath("requests.log").mkdir()
 
-        with mock.patch.object(AppendHandler, "handleError") as failed:
+        with mock.patch("sys.stderr", io.StringIO()) as console, mock.patch("config.log.COMPLAINT_INTERVAL", 0):
             response = self.client.get("/healthz")
 
         self.assertEqual(response.status_code, 200)
-        self.assertEqual(failed.call_count, 1)
+        self.assertRegex(console.getvalue(), "^.*/requests.log: .*Is a directory.*\n$")
+
+    def test_appends_below_the_half_line_of_a_killed_process(self):
+        file = self.log_folder / "requests.log"
+        file.write_bytes(b'{"half": ')
+
+        self.client.get("/healthz")
+
+        half, line = file.read_bytes().splitlines()
+        self.assertEqual((half, json.loads(line)["path"]), (b'{"half": ', "/healthz"))
+
+    def test_waits_while_another_process_writes(self):
+        """Which may be half a line on a full disk, that is then taken away."""
+        file = self.log_folder / "requests.log"
+        self.client.get("/first")
+
+        with file.open("ab") as other, ThreadPoolExecutor(1) as thread:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            size = other.tell()
+            other.write(b'{"half": ')
+            other.flush()
+            request = thread.submit(self.client.get, "/second")
+            with self.assertRaises(TimeoutError):
+                request.result(timeout=0.5)
+            other.truncate(size)
+            fcntl.flock(other, fcntl.LOCK_UN)
+            request.result(timeout=10)
+
+        self.assertEqual([line["path"] for line in lines_of([file])], ["/first", "/second"])
+
+
+class FullDiskTests(ApiTestCase):
+    """A limit on the size of files, which two processes reach, acts as a full disk does: half a line fits, then nothing."""
+
+    WRITER = """
+import logging, os, resource, sys
+import config.log
+from config.log import AppendHandler, JsonFormatter
+
+config.log.COMPLAINT_INTERVAL = 60  # seconds; a slow machine takes more than one
+os.fork()  # as the server makes its worker processes
+handler = AppendHandler(sys.argv[1])
+handler.setFormatter(JsonFormatter())
+logger = logging.getLogger("writer")
+logger.addHandler(handler)
+for limit in (5_000, 9_000, resource.RLIM_INFINITY):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    for number in range(100):
+        logger.warning({"limit": limit, "number": number, "padding": "x" * 100})
+"""
+
+    def write(self, file):
+        return subprocess.run(  # noqa: S603 - what it runs stands above
+            [sys.executable, "-c", self.WRITER, str(file)], cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=60
+        )
+
+    def test_loses_lines_and_tears_none(self):
+        file = self.log_folder / "full.log"
+
+        self.write(file)
+
+        lines = lines_of([file])
+        self.assertEqual(file.read_bytes()[-1:], b"\n")
+        self.assertEqual(sorted(line["number"] for line in lines if line["limit"] == -1), sorted([*range(100)] * 2))
+        self.assertLess(len(lines), 400)
+
+    def test_says_so_on_standard_error_once_per_interval(self):
+        result = self.write("/dev/full")
+
+        self.assertEqual(result.stderr, "/dev/full: [Errno 28] No space left on device\n")
+
+
+class RunserverTests(ApiTestCase):
+    def test_prints_requests_and_nothing_twice(self):
+        port = str(free_port())
+        server = subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "manage.py", "runserver", "--noreload", port],
+            cwd=settings.BASE_DIR,
+            env={**os.environ, "DATABASE_URL": test_database_url(), "LOG_DIR": str(self.log_folder)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.addCleanup(server.kill)
+        url = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                call(f"{url}/healthz", "GET", seconds=10)
+                break
+            except OSError:
+                time.sleep(0.1)
+        call(f"{url}/nothing", "GET", seconds=10)
+        call(f"{url}/api/message", "GET", seconds=10, Host="evil.example")
+        server.terminate()
+        _, printed = server.communicate(timeout=20)
+
+        requests = [line.partition("] ")[2].rpartition(" ")[0] for line in printed.splitlines() if "HTTP" in line]
+        self.assertEqual(
+            requests,
+            ['"GET /healthz HTTP/1.1" 200', '"GET /nothing HTTP/1.1" 404', '"GET /api/message HTTP/1.1" 400'],
+        )
+
+    def test_prints_reloads(self):
+        logger = logging.getLogger("django.utils.autoreload")
+
+        self.assertTrue(logger.isEnabledFor(logging.INFO))
+        self.assertTrue(logger.hasHandlers())
 
 
 class WorkersTests(ConcurrentTestCase):

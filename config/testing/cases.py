@@ -44,6 +44,7 @@ class ApiTestMixin:
             handler = logging.getLogger(name).handlers[0]
             self.addCleanup(setattr, handler, "baseFilename", handler.baseFilename)
             handler.baseFilename = str(self.log_folder / f"{name}.log")
+        self.enterContext(patch("config.log.TRACEBACK_INTERVAL", 0))  # every error has its traceback
 
     def __getstate__(self):
         """What of the case can go to the parent process with a failed subtest; Django forgets its clients."""
