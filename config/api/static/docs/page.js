@@ -2,22 +2,22 @@
 
 const page = document.getElementById("calls");
 const reader = document.getElementById("reader");
-const nameOf = new Map(); // whose a token is, by the token
+const nameOf = new Map(); // from token to username
 
 const nothing = () => () => null;
 const ui = SwaggerUIBundle({
   url: page.dataset.schema,
   domNode: page,
-  // The page's own header says what the service is; a list of one server says nothing.
+  // The page's own header introduces the service, and there is only one server.
   plugins: [{ wrapComponents: { InfoContainer: nothing, ServersContainer: nothing } }],
   deepLinking: true,
-  defaultModelsExpandDepth: -1, // each call shows its own shapes
+  defaultModelsExpandDepth: -1, // each operation shows its own schemas
   tryItOutEnabled: true,
-  validatorUrl: null, // the badge would come from elsewhere
+  validatorUrl: null, // the badge would be loaded from another site
   responseInterceptor: followAuthorization,
 });
 
-/** Authorize the reader from the answer that brings a token, and no longer once that token is dead. */
+/** Authorize the reader with the token of a response, until that token is revoked or expires. */
 function followAuthorization(response) {
   const { token, user } = response.body ?? {};
   if (response.ok && token) {
@@ -33,11 +33,11 @@ function followAuthorization(response) {
 
 ui.getStore().subscribe(() => {
   const token = ui.authSelectors.authorized().getIn(["token", "value"]);
-  const name = nameOf.get(token) ?? "the owner of your token"; // which the reader brought along
+  const name = nameOf.get(token) ?? "the owner of your token"; // a token that the reader pasted
   reader.textContent = token ? `Authorized as ${name}` : "";
 });
 
-// Swagger UI follows such a link when it loads, not when it is clicked.
+// Swagger UI follows such a link only when the page loads, not when it is clicked.
 for (const link of document.querySelectorAll("header a[href^='#/']")) {
   link.addEventListener("click", () => {
     const [tag, operation] = link.hash.slice(2).split("/");
