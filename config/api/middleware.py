@@ -7,10 +7,12 @@ from django.conf import settings
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.utils.deprecation import MiddlewareMixin
+from rest_framework.exceptions import UnsupportedMediaType
 
 from config.api.errors import error_response
 from config.log import NOBODY, RequestContext, begin_request, record_request, request_id
 
+ANY_HOST = ("/healthz", "/readyz")  # load balancers send the address of the machine
 WITH_PORT = re.compile(r"^(?:\[([^]]*)\](?::\d+)?|([^:]*):\d+)$")  # some proxies add the port to an address
 
 
@@ -71,14 +73,18 @@ def _set_security_headers(response: HttpResponse) -> None:
 
 
 class BodyLimitMiddleware(MiddlewareMixin):
-    """Reads the whole body. Rejects a host that is not allowed, and a body that is too large or incomplete."""
+    """Reads the whole body. Rejects a host that is not allowed, and a body that is too large, incomplete or encoded."""
 
     def process_request(self, request: HttpRequest) -> HttpResponse | None:
+        encoding = request.headers.get("Content-Encoding", "identity")
         try:
-            request.get_host()
+            if request.path not in ANY_HOST:
+                request.get_host()
             length = request.META.get("CONTENT_LENGTH") or "0"
             if not length.isdecimal() or len(request.body) < int(length):
                 raise UnreadablePostError  # half a form can look like a whole one
-        except (SuspiciousOperation, UnreadablePostError) as error:
+            if request.body and {coding.strip().lower() for coding in encoding.split(",")} - {"identity", ""}:
+                raise UnsupportedMediaType(None, f'Unsupported content encoding "{encoding}". Send the body uncompressed.')
+        except (SuspiciousOperation, UnreadablePostError, UnsupportedMediaType) as error:
             return error_response(request, error)
         return None

@@ -1,6 +1,7 @@
 """Parsers for request bodies. Each returns a plain dictionary, so that a missing field is missing in all of them."""
 
 import io
+from json import JSONDecodeError
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -10,21 +11,37 @@ from rest_framework import parsers
 from rest_framework.exceptions import ParseError
 from rest_framework.utils import json
 
+NOT_UTF8 = "The body must be in UTF-8, without NUL characters."
+
 
 def read_text(stream: io.BufferedIOBase) -> str:
+    """The body without its byte order mark. Rejects NUL, which is in every text in UTF-16 or UTF-32."""
     try:
-        return stream.read().decode()
+        text = stream.read().decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise ParseError("The body is not UTF-8.") from None
+        raise ParseError(NOT_UTF8) from None
+    if "\0" in text:
+        raise ParseError(NOT_UTF8)
+    return text
 
 
 def parse_json(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=unique_fields)
     except RecursionError:
         raise ParseError("The body is nested too deeply.") from None
-    except ValueError as error:
+    except JSONDecodeError as error:
         raise ParseError(f"The body is not JSON: {error}.") from None
+    except ValueError:  # NaN, Infinity, or thousands of digits
+        raise ParseError("The body has a number that is out of range.") from None
+
+
+def unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The fields as a dictionary; raises ParseError where one is given twice."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ParseError("A field is given more than once.")
+    return fields
 
 
 class JSONParser(parsers.JSONParser):
@@ -41,9 +58,11 @@ class FormParser(parsers.FormParser):
             return parse_json(text)
         limit = settings.DATA_UPLOAD_MAX_NUMBER_FIELDS
         try:
-            return dict(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=limit))
-        except ValueError as error:
-            raise ParseError(f"The form cannot be read: {error}.") from None
+            return unique_fields(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=limit))
+        except UnicodeDecodeError:
+            raise ParseError(NOT_UTF8) from None
+        except ValueError:
+            raise ParseError("Too many fields.") from None
 
 
 class MultiPartParser(parsers.MultiPartParser):
@@ -53,4 +72,5 @@ class MultiPartParser(parsers.MultiPartParser):
         _, parameters = parse_header_parameters(media_type)
         if f"\n--{parameters['boundary']}--" not in f"\n{text}":  # DRF's parser accepts a part that was cut short
             raise ParseError("The form is incomplete.")
-        return parsers.DataAndFiles(parsed.data.dict(), parsed.files.dict())
+        pairs = [(name, value) for name, values in parsed.data.lists() for value in values]
+        return parsers.DataAndFiles(unique_fields(pairs), parsed.files.dict())

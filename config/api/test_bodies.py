@@ -1,5 +1,6 @@
 """What a body may be, and how one is refused that cannot be read."""
 
+import gzip
 import io
 import itertools
 import json
@@ -66,6 +67,27 @@ class ReadableBodyTests(BodyTestCase):
                 self.assertEqual(response.status_code, 201)
                 self.assertEqual(response.json(), {**response.json(), "sender": "alice", **MESSAGE})
 
+    def test_byte_order_mark_before_the_body(self):
+        content = "\ufeffhi\ufeff"
+
+        for body, media_type in (
+            (json.dumps({**MESSAGE, "content": content}, ensure_ascii=False).encode(), JSON),
+            (json.dumps({**MESSAGE, "content": content}, ensure_ascii=False).encode(), FORM),
+            (urlencode({**MESSAGE, "content": content}).encode(), FORM),
+            (multipart({**MESSAGE, "content": content}), MULTIPART_CONTENT),
+        ):
+            with self.subTest(media_type=media_type, body=body[:20]):
+                response = self.send(b"\xef\xbb\xbf" + body, media_type)
+
+                self.assertEqual((response.status_code, response.json()["content"]), (201, content))
+
+    def test_content_encoding_identity(self):
+        for encoding in ("identity", "Identity", "", " identity , identity"):
+            with self.subTest(encoding=encoding):
+                response = self.client_of_alice.post("/api/message", MESSAGE, headers={"content-encoding": encoding})
+
+                self.assertEqual(response.status_code, 201)
+
     def test_text_comes_through_to_the_letter_in_every_media_type(self):
         content = " á\u202e😀\n& =%+\t "
 
@@ -101,7 +123,6 @@ class UnreadableBodyTests(BodyTestCase):
             b'{"receiver": "bob", "content": NaN}', b"[Infinity]", b"-Infinity", b"NaN",
             b'{"content": ' + b"1" * 5_000 + b"}",
             b"[" * 100_000, b"[" * 100_000 + b"]" * 100_000, b'{"a":' * 100_000,
-            "\ufeff{}".encode(), json.dumps(MESSAGE).encode("utf-16"),
         )  # fmt: skip
 
         for body, client in itertools.product(bodies, (self.client_of_alice, self.client)):
@@ -141,6 +162,54 @@ class UnreadableBodyTests(BodyTestCase):
         for body, media_type in bodies:
             with self.subTest(body=body[:40], media_type=media_type):
                 self.assertRefused(self.send(body, media_type))
+
+    def test_utf_16_and_utf_32(self):
+        content = json.dumps(MESSAGE)
+
+        for encoding, media_type in itertools.product(
+            ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"),
+            (JSON, f"{JSON}; charset=utf-16", FORM, MULTIPART_CONTENT),
+        ):
+            with self.subTest(encoding=encoding, media_type=media_type):
+                response = self.send(content.encode(encoding), media_type)
+
+                self.assertRefused(response)
+                self.assertIn("UTF-8", response.json()["detail"])
+
+    def test_field_that_is_given_twice(self):
+        twice = part('Content-Disposition: form-data; name="content"').replace(
+            f"--{BOUNDARY}--".encode(),
+            f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="receiver"\r\n\r\ncarol\r\n--{BOUNDARY}--'.encode(),
+        )
+
+        for body, media_type in (
+            (b'{"receiver": "bob", "content": "hi", "receiver": "carol"}', JSON),
+            (b'{"receiver": "bob", "content": "hi", "receiver": "bob"}', FORM),
+            (b"receiver=bob&content=hi&receiver=carol", FORM),
+            (twice, MULTIPART_CONTENT),
+        ):
+            with self.subTest(media_type=media_type, body=body[:60]):
+                response = self.send(body, media_type)
+
+                self.assertRefused(response)
+                self.assertEqual(response.json(), {"detail": "A field is given more than once."})
+
+    def test_content_encoding(self):
+        body = json.dumps(MESSAGE).encode()
+
+        for encoding, content, method, path in itertools.product(
+            ("gzip", "GZIP", "br", "deflate", "zstd", "identity, gzip", "gzip,identity", "x", "*"),
+            (body, gzip.compress(body)),
+            ("POST", "PUT", "PATCH", "DELETE", "GET"),
+            ("/api/message", "/api/auth/login", "/healthz", "/api/nothing"),
+        ):
+            with self.subTest(encoding=encoding, method=method, path=path):
+                response = self.client_of_alice.generic(
+                    method, path, content, content_type=JSON, headers={"content-encoding": encoding}
+                )
+
+                self.assertRefused(response, 415)
+                self.assertIn(encoding, response.json()["detail"])
 
     def test_multipart_that_ends_early(self):
         whole = part('Content-Disposition: form-data; name="content"')

@@ -45,7 +45,7 @@ class RefusalTests(HeaderAssertions, ApiTestCase):
         alice = self.as_user(self.alice)
         yield 400, alice.post("/api/message", {})
         yield 400, alice.get("/api/message?nonsense=1")
-        yield 400, alice.get("/healthz", headers={"host": "evil.example"})
+        yield 400, alice.get("/api/schema", headers={"host": "evil.example"})
         yield 404, alice.get("/api/nothing")
         yield 404, alice.get("/nothing")
         yield 404, alice.get("/static/nothing.js")

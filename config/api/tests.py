@@ -105,7 +105,7 @@ class ForeignHostTests(ApiTestCase):
     def test_is_refused_on_every_path_with_and_without_debug(self):
         hosts = ("evil.example", "localhost.evil.example", "localhost:port", "a b", "[::1", "", "é")
 
-        for host, debug, url in itertools.product(hosts, (False, True), ("/api/message", "/healthz", "/api/nothing")):
+        for host, debug, url in itertools.product(hosts, (False, True), ("/api/message", "/healthz/", "/api/nothing")):
             with self.subTest(host=host, debug=debug, path=url), self.settings(DEBUG=debug):
                 response = self.client.get(url, headers={"host": host})
 
@@ -124,9 +124,8 @@ class ForeignHostTests(ApiTestCase):
         self.assertEqual([(line["path"], line["status"]) for line in self.log_lines("requests")], [("/api/message", 400)])
 
 
-@without_console
 @override_settings(ROOT_URLCONF=__name__)
-class UnforeseenErrorTests(ApiTestCase):
+class WorkTestCase(ApiTestCase):
     def setUp(self):
         super().setUp()
         self.client_of_alice = self.as_user(self.alice)
@@ -135,6 +134,9 @@ class UnforeseenErrorTests(ApiTestCase):
         with mock.patch(f"{__name__}.work", side_effect=error):
             return self.client_of_alice.get(url, headers=headers)
 
+
+@without_console
+class UnforeseenErrorTests(WorkTestCase):
     def test_says_that_something_went_wrong_and_nothing_else(self):
         for url, debug in itertools.product(("/api/work", "/work"), (False, True)):
             with self.subTest(path=url, debug=debug), self.settings(DEBUG=debug):
@@ -214,6 +216,57 @@ class UnforeseenErrorTests(ApiTestCase):
                 traceback = self.log_lines("debug")[-1]["traceback"]
                 self.assertIn("IntegrityError: ", traceback)
                 self.assertNotIn("private words", traceback)
+
+
+@without_console
+class RepeatedErrorTests(WorkTestCase):
+    def setUp(self):
+        super().setUp()
+        self.enterContext(mock.patch("config.log.TRACEBACK_INTERVAL", 60))
+        self.enterContext(mock.patch.dict("config.log._tracebacks", clear=True))
+
+    def test_are_counted_without_their_traceback(self):
+        clock = self.enterContext(mock.patch("config.log.time.monotonic", return_value=1_000.0))
+
+        for seconds in (0, 59.9, 59.9, 60, 61, 120):
+            clock.return_value = 1_000.0 + seconds
+            self.get("/api/work", ZeroDivisionError, x_request_id=f"at-{seconds}")
+
+        lines = self.log_lines("debug")
+        self.assertEqual([line["request_id"] for line in lines], ["at-0", "at-59.9", "at-59.9", "at-60", "at-61", "at-120"])
+        self.assertEqual([line.get("repeats") for line in lines], [None, 1, 2, None, 1, None])
+        self.assertEqual(["traceback" in line for line in lines], [True, False, False, True, False, True])
+        self.assertTime(lines[1].pop("time"))
+        self.assertEqual(
+            lines[1],
+            {
+                "level": "DEBUG",
+                "request_id": "at-59.9",
+                "method": "GET",
+                "path": "/api/work",
+                "user": "alice",
+                "error": "ZeroDivisionError",
+                "repeats": 1,
+            },
+        )
+
+    def test_of_other_type_or_from_other_line_are_none(self):
+        def fail_here():
+            raise ZeroDivisionError
+
+        def fail_there():
+            raise ZeroDivisionError
+
+        for error in (fail_here, fail_there, KeyError, ValueError):
+            self.get("/api/work", error)
+
+        self.assertEqual(["traceback" in line for line in self.log_lines("debug")], [True] * 4)
+
+    def test_of_an_absent_database(self):
+        for number in range(3):
+            self.get("/api/work" if number else "/work", OperationalError("gone"))
+
+        self.assertEqual([line.get("repeats") for line in self.log_lines("debug")], [None, 1, 2])
 
 
 @without_console
@@ -347,10 +400,18 @@ class AnswerTests(ApiTestCase):
     def test_options_says_what_is_allowed_and_nothing_else(self):
         for client, url, allowed in (
             (self.as_user(self.alice), "/api/message", "GET, POST, HEAD, OPTIONS"),
+            (self.as_user(self.alice), "/api/message?page=1", "GET, POST, HEAD, OPTIONS"),
+            (self.as_user(self.alice), "/api/block/nobody", "DELETE, OPTIONS"),
             (self.client, "/api/auth/login", "POST, OPTIONS"),
+            (self.client, "/api/schema", "GET, HEAD, OPTIONS"),
+            (self.client, "/api/docs", "GET, HEAD, OPTIONS"),
+            (self.client, "/healthz", "GET, HEAD, OPTIONS"),
         ):
             with self.subTest(path=url):
                 response = client.options(url)
+
+                self.assertEqual(response.headers["Content-Length"], "0")
+                self.assertNotIn("Content-Type", response.headers)
 
                 self.assertEqual((response.status_code, response.content), (200, b""))
                 self.assertEqual(response.headers["Allow"], allowed)
@@ -409,6 +470,15 @@ class HealthTests(ApiTestCase):
         for (who, client), url in itertools.product(clients.items(), ("/healthz", "/readyz")):
             with self.subTest(who=who, path=url):
                 response = client.get(url)
+
+                self.assertEqual((response.status_code, response.json()), (200, {"status": "ok"}))
+
+    def test_both_respond_under_any_host(self):
+        hosts = ("10.42.8.201:8000", "evil.example", "localhost:port", "a b", "[::1", "[::1]:99999", "", "é")
+
+        for host, url, https in itertools.product(hosts, ("/healthz", "/readyz"), (False, True)):
+            with self.subTest(host=host, path=url, https=https), self.settings(SECURE_SSL_REDIRECT=https):
+                response = self.client.get(url, headers={"host": host})
 
                 self.assertEqual((response.status_code, response.json()), (200, {"status": "ok"}))
 
