@@ -178,6 +178,7 @@ LOGGING = {
     },
     "loggers": {
         **{name: {"handlers": [name], "level": level, "propagate": False} for name, level in LOGS.items()},
+        "django.request": {"level": "CRITICAL"},  # requests.log already has a line for each 4xx and 5xx
         "django.utils.autoreload": {"handlers": ["console"], "level": "INFO", "propagate": False},
     },
 }

@@ -9,6 +9,8 @@ from config.testing.cases import ConcurrentTestCase
 from config.wsgi import application
 from messageservice.listings import MessageRow
 
+CONTENT = "of this test alone"  # rows of other tests may still be in memory
+
 
 class MemoryTests(ConcurrentTestCase):
     def setUp(self):
@@ -33,7 +35,7 @@ class MemoryTests(ConcurrentTestCase):
         return response
 
     def test_response_and_rows_of_a_list_are_freed(self):
-        self.as_user(self.alice).post("/api/message", {"receiver": "bob", "content": "hi"})
+        self.as_user(self.alice).post("/api/message", {"receiver": "bob", "content": CONTENT})
         _, token = issue_token(self.bob)
         gc.collect()
 
@@ -45,4 +47,4 @@ class MemoryTests(ConcurrentTestCase):
                 del response
 
                 self.assertEqual((status, freed()), (404 if path == "/api/nothing" else 200, None))
-        self.assertEqual([row for row in gc.get_objects() if type(row) is MessageRow], [])
+        self.assertEqual([row for row in gc.get_objects() if type(row) is MessageRow and row.content == CONTENT], [])

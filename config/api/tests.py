@@ -1,7 +1,6 @@
 """Errors, the shape of every answer, health, and the test runner."""
 
 import itertools
-import logging
 import subprocess
 import sys
 from unittest import mock
@@ -23,9 +22,6 @@ from messageservice.models import Message
 NOT_FOUND = {"detail": "Not found."}
 WENT_WRONG = {"detail": "Something went wrong"}
 TOO_LARGE = b"x" * (2**20 + 1)
-
-# Django names every 5xx on the console, which here would only hide what matters.
-without_console = mock.patch.object(logging.getLogger("django.request"), "disabled", True)
 
 
 def work():
@@ -111,7 +107,6 @@ class ForeignHostTests(ApiTestCase):
 
                 self.assertEqual((response.status_code, response.json()), (400, self.REFUSAL))
 
-    @mock.patch.object(logging.getLogger("django.security.DisallowedHost"), "disabled", True)
     def test_is_refused_in_json_where_https_is_demanded(self):
         with self.settings(SECURE_SSL_REDIRECT=True):
             response = self.client.get("/api/message", headers={"host": "evil.example"})
@@ -135,7 +130,6 @@ class WorkTestCase(ApiTestCase):
             return self.client_of_alice.get(url, headers=headers)
 
 
-@without_console
 class UnforeseenErrorTests(WorkTestCase):
     def test_says_that_something_went_wrong_and_nothing_else(self):
         for url, debug in itertools.product(("/api/work", "/work"), (False, True)):
@@ -218,7 +212,6 @@ class UnforeseenErrorTests(WorkTestCase):
                 self.assertNotIn("private words", traceback)
 
 
-@without_console
 class RepeatedErrorTests(WorkTestCase):
     def setUp(self):
         super().setUp()
@@ -269,7 +262,6 @@ class RepeatedErrorTests(WorkTestCase):
         self.assertEqual([line.get("repeats") for line in self.log_lines("debug")], [None, 1, 2])
 
 
-@without_console
 @override_settings(ROOT_URLCONF=__name__)
 class DatabaseErrorTests(ApiTestCase):
     def test_is_unavailable_with_a_time_to_wait_and_a_line_in_the_log(self):
@@ -290,7 +282,6 @@ class DatabaseErrorTests(ApiTestCase):
                 self.assertIn("Error: gone", self.log_lines("debug")[-1]["traceback"])
 
 
-@without_console
 class DatabaseAwayTests(ConcurrentTestCase):
     """The database really is where nobody answers."""
 
@@ -422,7 +413,6 @@ class AnswerTests(ApiTestCase):
         self.assertEqual(response.status_code, 401)
 
 
-@without_console
 @override_settings(ROOT_URLCONF=__name__)
 class RequestIdTests(ApiTestCase):
     def test_sane_one_comes_back(self):
@@ -462,7 +452,6 @@ class RequestIdTests(ApiTestCase):
         self.assertNotEqual(requests[1], own)
 
 
-@without_console
 class HealthTests(ApiTestCase):
     def test_both_answer_everybody(self):
         clients = {"nobody": self.client, "alice": self.as_user(self.alice), "dead token": with_token("0" * 64)}
