@@ -3,7 +3,7 @@ BIN := dev/bin
 RIVAL := benchmarks/data/rival
 OLD := benchmarks/data/6bc8ad4
 
-.PHONY: help serve test lint bench bench-setup proofs proofs-long run-proofs postman screenshot
+.PHONY: help serve test lint bench bench-setup proofs proofs-long run-proofs postman screenshot upgrade
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
@@ -42,7 +42,15 @@ postman: dev/installed  ## make the Postman collection in docs/ from the API's d
 screenshot: dev/installed-for-tests  ## take the README's picture of the docs page anew; needs chromium
 	@DOCS_PICTURE=docs/docs-page.png $(BIN)/python manage.py test config.api.test_docs --noinput
 
-dev/installed: requirements.txt
+upgrade:  ## write to constraints.txt the newest versions of everything that the pinned direct dependencies need
+	@rm -rf dev/upgrade
+	@$(PYTHON) -m venv dev/upgrade
+	@grep -hv '^-' requirements.txt requirements-dev.txt benchmarks/requirements.txt benchmarks/rival/requirements.txt \
+		> dev/upgrade/requirements.txt
+	@dev/upgrade/bin/pip install --quiet --disable-pip-version-check -r dev/upgrade/requirements.txt
+	@{ echo "# Written by make upgrade"; dev/upgrade/bin/pip freeze; } > constraints.txt
+
+dev/installed: requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo 'Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 …' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
@@ -60,7 +68,7 @@ dev/installed-for-bench: dev/installed benchmarks/requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	@touch $@
 
-$(RIVAL)/installed: benchmarks/rival/requirements.txt
+$(RIVAL)/installed: benchmarks/rival/requirements.txt constraints.txt
 	@$(PYTHON) -m venv $(RIVAL)
 	@$(RIVAL)/bin/pip install --quiet --disable-pip-version-check -r benchmarks/rival/requirements.txt
 	@touch $@
