@@ -65,6 +65,14 @@ class DemoTests(MessageAssertions, ApiTestMixin, APITestCase):
         self.assertEqual(list(Message.objects.values()), messages)
         self.log_in("demo-bob", password)
 
+    def test_refuses_where_a_name_is_taken_in_another_letter_case(self):
+        User.objects.create(username="Demo-Bob")
+
+        with self.assertRaisesMessage(CommandError, "There are demo users already."):
+            demo()
+
+        self.assertEqual(User.objects.count(), 1)
+
     def test_adds_to_other_users(self):
         User.objects.create(username="alice", password="untouched")
 
