@@ -7,7 +7,7 @@ import weakref
 from accounts.authentication import issue_token
 from config.testing.cases import ConcurrentTestCase
 from config.wsgi import application
-from messageservice.listings import MessageRow
+from messageservice.listings import CountedRow
 
 CONTENT = "of this test alone"  # rows of other tests may still be in memory
 
@@ -47,4 +47,4 @@ class MemoryTests(ConcurrentTestCase):
                 del response
 
                 self.assertEqual((status, freed()), (404 if path == "/api/nothing" else 200, None))
-        self.assertEqual([row for row in gc.get_objects() if type(row) is MessageRow and row.content == CONTENT], [])
+        self.assertEqual([row for row in gc.get_objects() if type(row) is CountedRow and row.content == CONTENT], [])
