@@ -7,6 +7,7 @@ and starts again, and PgBouncer after it. It needs PgBouncer 1.22 or newer, whic
 import re
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import psutil
 import psycopg
@@ -58,29 +59,29 @@ class Pooler:
 
 
 def kill_and_start(on: Proof, load: Load, name: str, kill: Callable[[], None], start: Callable[[], None]) -> None:
-    with on.event(load, f"killed {name}, started it {AWAY} s later", {201, 503}, retries=AWAY * 10):
+    with on.event(load, f"killed {name}, started it {AWAY} s later", {201, 503}, retries=100):
         kill()
         time.sleep(AWAY)
         start()
 
 
 def main() -> None:
-    with running_cluster() as server:
+    with running_cluster() as server, ExitStack() as stack:
         pooler = Pooler(server)
         pooler.start()
-        with proof(server.folder, pooler.url) as on:
-            with Load(on.nodes[0], "user", 16, [on.url]) as load:
-                kill_and_start(on, load, "the server", server.kill, server.start)
-                kill_and_start(on, load, "PgBouncer", pooler.kill, pooler.start)
-            messages = load.expect_nothing_lost(on.nodes[0])
-            with psycopg.connect(server.url) as connection:
-                query = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s"
-                (connections,) = connection.execute(query, [ROLE]).fetchone()
-            with psycopg.connect(pooler.url, autocommit=True) as connection:
-                found = {name: connection.execute(f"SHOW {name}").fetchone()[0] for name in SETTINGS}
-            check(f"{messages:,} messages, none lost, none doubled, over {connections} connections", connections <= POOLED)
-            check(f"the settings of the role hold behind PgBouncer: {found}", found == SETTINGS)
-        pooler.kill()
+        stack.callback(pooler.kill)
+        on = stack.enter_context(proof(server.folder, pooler.url))
+        with Load(on.nodes[0], "user", 16, [on.url]) as load:
+            kill_and_start(on, load, "the server", server.kill, server.start)
+            kill_and_start(on, load, "PgBouncer", pooler.kill, pooler.start)
+        messages = load.expect_nothing_lost(on.nodes[0])
+        with psycopg.connect(server.url) as connection:
+            query = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s"
+            (connections,) = connection.execute(query, [ROLE]).fetchone()
+        with psycopg.connect(pooler.url, autocommit=True) as connection:
+            found = {name: connection.execute(f"SHOW {name}").fetchone()[0] for name in SETTINGS}
+        check(f"{messages:,} messages, none lost, none doubled, over {connections} connections", connections <= POOLED)
+        check(f"the settings of the role hold behind PgBouncer: {found}", found == SETTINGS)
 
 
 if __name__ == "__main__":
