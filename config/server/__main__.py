@@ -7,8 +7,8 @@ import resource
 import socket
 from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
 
+import psutil
 from django.http.request import validate_host
 from granian import Granian
 from granian.http import HTTP1Settings
@@ -19,7 +19,6 @@ from config.database.check import wait_for_database
 from config.environment import abort
 
 M_MMAP_THRESHOLD = -3  # in <malloc.h>
-LISTENING = "0A"  # in /proc/net/tcp
 BANNER = """\
 Docs   {url}/api/docs
 API    {url}/api
@@ -78,18 +77,12 @@ def free_address(host: str, port: int) -> str:
 
 def listeners(port: int) -> str:
     """The processes that listen on the port, as far as this user may see them."""
-    sockets, processes = set(), {}
-    for table in ("tcp", "tcp6"):
-        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
-            _, local_address, _, state, *_, inode = line.split()[:10]
-            if state == LISTENING and int(local_address.rpartition(":")[2], 16) == port:
-                sockets.add(f"socket:[{inode}]")
-    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
-        with suppress(OSError):
-            if os.readlink(descriptor) in sockets:
-                process = descriptor.parts[2]
-                processes[process] = Path("/proc", process, "cmdline").read_text().replace("\0", " ").strip()
-    return ", ".join(f"process {process}: {command}" for process, command in processes.items()) or "another process"
+    with suppress(psutil.Error):
+        tcp = psutil.net_connections("tcp")
+        processes = {one.pid for one in tcp if one.status == psutil.CONN_LISTEN and one.laddr.port == port} - {None}
+        if processes:
+            return ", ".join(f"process {pid}: {' '.join(psutil.Process(pid).cmdline())}" for pid in sorted(processes))
+    return "another process"
 
 
 def print_banner(address: str) -> None:
