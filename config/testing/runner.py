@@ -1,4 +1,5 @@
 import sys
+from pathlib import Path
 
 from django.db import connection
 from django.test.runner import DiscoverRunner
@@ -14,6 +15,9 @@ class TestRunner(DiscoverRunner):
         return suite
 
     def setup_databases(self, **kwargs):
+        if connection.vendor == "sqlite" and not self.keepdb:  # Django would delete only the databases of a killed run
+            for log in Path(connection.settings_dict["TEST"]["NAME"]).parent.glob("test*.sqlite3-*"):
+                log.unlink()
         processes, self.parallel = self.parallel, 1
         databases = super().setup_databases(**kwargs)
         self.parallel = processes
