@@ -1,5 +1,6 @@
 """What can be done with an account."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,8 +11,9 @@ from django.contrib.auth.models import User
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
+from django.http import Http404
 
-from accounts.authentication import AuthToken, issue_token
+from accounts.authentication import AuthToken, issue_token, live_tokens
 from accounts.hashers import check_password
 from accounts.limits import LoginTries, password_tries, signup_tries
 from accounts.models import NAME_IS_TAKEN, USERNAME, lower_case, user_named
@@ -74,6 +76,14 @@ def log_in(*, username: str, password: str, begin: Callable[[User], Any] = open_
         raise ValidationError("Incorrect credentials")
     record_event("Login", who=user.username)
     return begun
+
+
+def end_session(user: User, session_id: str) -> None:
+    """Revoke the token whose digest begins with these 32 hexadecimal digits. Raises Http404 if the user has none."""
+    tokens = live_tokens(user).filter(digest__startswith=session_id)
+    if not re.fullmatch("[0-9a-f]{32}", session_id) or not tokens.delete()[0]:
+        raise Http404
+    record_event("End Session", who=user.username)
 
 
 def log_out_everywhere(user: User) -> None:

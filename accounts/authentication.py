@@ -11,7 +11,7 @@ from knox.settings import CONSTANTS, knox_settings
 from rest_framework.authentication import get_authorization_header
 from rest_framework.exceptions import AuthenticationFailed
 
-from accounts.models import USER, USER_COLUMNS, USER_TABLE, read_user
+from accounts.models import USER, USER_COLUMNS, USER_TABLE, PagedQuerySet, read_user
 from config.database.sql import fetch_one
 from config.log import current_request
 
@@ -52,6 +52,11 @@ def issue_token(user: User) -> tuple[AuthToken, str] | None:
         password=user.password,
     )
     return (token, text) if issued else None
+
+
+def live_tokens(user: User) -> PagedQuerySet:
+    """The user's tokens that have not expired, newest first."""
+    return PagedQuerySet(AuthToken).filter(user=user, expiry__gt=timezone.now()).order_by("-created", "-pk")
 
 
 class TokenAuthentication(KnoxAuthentication):

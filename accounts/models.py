@@ -94,6 +94,14 @@ def require_user(user: User, field: str) -> None:
         raise ValidationError({field: [NO_SUCH_USER]})
 
 
+class PagedQuerySet(models.QuerySet):
+    """Rows that a list of the API shows in pages."""
+
+    def page(self, start: int, size: int) -> tuple[list[models.Model], int]:
+        """Return up to `size` rows from the offset `start`, and the number of all rows."""
+        return list(self[start : start + size]), self.count()
+
+
 class Tally(models.Model):
     """How many failed logins, wrong passwords or sign-ups a limit has counted since its window began."""
 

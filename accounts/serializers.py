@@ -64,6 +64,29 @@ class PasswordSerializer(serializers.Serializer):
 
 @examples(
     response={
+        "id": "5f0c2b7d9e14a68335d1c07be9f2486a",
+        "created": "2026-11-23T22:59:28.310552Z",
+        "expiry": "2026-11-24T08:59:28.310552Z",
+        "current": True,
+    }
+)
+class LiveSessionSerializer(serializers.Serializer):
+    """Shows a token without any part of its text."""
+
+    id = serializers.SerializerMethodField(help_text="The first 32 hexadecimal digits of the SHA-512 digest of the token")
+    created = serializers.DateTimeField()
+    expiry = serializers.DateTimeField()
+    current = serializers.SerializerMethodField(help_text="Whether this is the session that sent the request")
+
+    def get_id(self, token) -> str:
+        return token.digest[:32]
+
+    def get_current(self, token) -> bool:
+        return token == self.context["request"].auth
+
+
+@examples(
+    response={
         "user": {"username": "alice", "email": "alice@example.com"},
         "token": "8f5cb06d2a1e4c8f9be1f0a3d5c7e9b2486a0c2e4f6183a5c7d9ebfd10325476",
         "expiry": "2026-11-24T08:59:26.655107Z",

@@ -1,9 +1,12 @@
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import status
+from rest_framework.generics import ListAPIView
 from rest_framework.response import Response
 
 from accounts import serializers
-from accounts.actions import change_password, log_in, log_out_everywhere, register
+from accounts.actions import change_password, end_session, log_in, log_out_everywhere, register
+from accounts.authentication import live_tokens
+from config.api.pagination import PagePagination
 from config.api.schema import error_responses
 from config.api.views import BaseView, OpenView
 
@@ -47,6 +50,34 @@ class LogoutAllView(BaseView):
     @extend_schema(operation_id="log_out_everywhere", summary="Log out everywhere", request=None, responses={204: None})
     def post(self, request):
         log_out_everywhere(request.user)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+@extend_schema_view(
+    get=extend_schema(
+        operation_id="list_sessions",
+        summary="List your sessions",
+        description="Returns your tokens that have not expired, newest first. Each register or login creates a session.",
+    )
+)
+class SessionListView(BaseView, ListAPIView):
+    serializer_class = serializers.LiveSessionSerializer
+    pagination_class = PagePagination
+
+    def get_queryset(self):
+        return live_tokens(self.request.user)
+
+
+class SessionView(BaseView):
+    @extend_schema(
+        operation_id="end_session",
+        summary="End a session",
+        description="Revokes the token of one of your sessions. You can end the session that sends the request, too.",
+        parameters=[OpenApiParameter("session_id", str, OpenApiParameter.PATH, description="From the list of sessions")],
+        responses={204: None, **error_responses(404)},
+    )
+    def delete(self, request, session_id):
+        end_session(request.user, session_id)
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 

@@ -4,17 +4,14 @@ from django.contrib.auth.models import User
 from django.db import models
 from django.utils import timezone
 
+from accounts.models import PagedQuerySet
 from config.database.sql import Table
 
 
-class BlockQuerySet(models.QuerySet):
+class BlockQuerySet(PagedQuerySet):
     def of(self, user: User) -> Self:
         """The blocks that the user created."""
         return self.filter(blocker=user)
-
-    def page(self, start: int, size: int) -> tuple[list["Block"], int]:
-        """Return up to `size` blocks from the offset `start`, and the number of all blocks."""
-        return list(self[start : start + size]), self.count()
 
     def newest_first(self) -> Self:
         return self.order_by("-pk")

@@ -39,7 +39,7 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 class Call(NamedTuple):
-    """A request; `{message}` in its path and body is the id of a message between alice and bob.
+    """A request; `{message}` in its path and body is the id of a message between alice and bob, `{session}` of her session.
 
     `stranger` is what carol gets, status and JSON, who has nothing to do with the two; None where the call is open.
     """
@@ -74,6 +74,8 @@ CALLS = (
     # One's own account; that of the two stays as it is.
     post("/api/auth/logout", None, 204, (204, None)),
     post("/api/auth/logoutall", None, 204, (204, None)),
+    get("/api/auth/session", (200, {**EMPTY_PAGE, "count": 1, "results": [mock.ANY]})),
+    Call("delete", "/api/auth/session/{session}", None, 204, NOT_FOUND),
     get("/api/auth/user", (200, {"username": "carol", "email": ""})),
     post("/api/auth/password", {"current_password": PASSWORD, "new_password": "quite another secret"}, 204, (204, None)),
     # Messages.
@@ -156,17 +158,20 @@ class CallTestCase(ApiTestCase):
         row, _ = send_message(sender=self.alice, receiver=self.bob, content="private words", idempotency_key="alices")
         self.message = row.id
         Block.objects.create(blocker=self.alice, blocked=self.bob)
+        self.session = issue_token(self.alice)[0].digest[:32]
 
     def make(self, client: APIClient, call: Call, **more: Any):
         """The call's answer; the fields of `more` stand beside its own in the body."""
-        body = {name: value.format(message=self.message) for name, value in (call.body or {}).items()}
+        body = {name: value.format(message=self.message, session=self.session) for name, value in (call.body or {}).items()}
         headers = {"idempotency-key": call.key} if call.key else {}
-        return getattr(client, call.method)(call.path.format(message=self.message), {**more, **body}, headers=headers)
+        return getattr(client, call.method)(
+            call.path.format(message=self.message, session=self.session), {**more, **body}, headers=headers
+        )
 
 
 class AccessTests(CallTestCase):
     def test_no_route_is_left_out(self):
-        listed = {(call.method, resolve(call.path.partition("?")[0].format(message=1)).route) for call in CALLS}
+        listed = {(call.method, resolve(call.path.partition("?")[0].format(message=1, session=1)).route) for call in CALLS}
 
         self.assertEqual(listed, set(served()))
 
@@ -192,14 +197,14 @@ class AccessTests(CallTestCase):
         for path in {call.path for call in CLOSED}:
             for method in EVERY_METHOD:
                 with self.subTest(path=path, method=method):
-                    response = self.client.generic(method.upper(), path.format(message=self.message))
+                    response = self.client.generic(method.upper(), path.format(message=self.message, session=self.session))
 
                     self.assert_unauthorized(response)
 
     def test_no_other_method_is_served(self):
         alice, methods = self.as_user(self.alice), set(served())
 
-        for path in {call.path.partition("?")[0].format(message=self.message) for call in CALLS}:
+        for path in {call.path.partition("?")[0].format(message=self.message, session=self.session) for call in CALLS}:
             for method in {*EVERY_METHOD} - {"head", "options"}:
                 if (method, resolve(path).route) not in methods:
                     with self.subTest(path=path, method=method):
@@ -378,6 +383,7 @@ class StatementTests(CallTestCase):
                     carol.get(f"/api/message?after={quoted}"),
                     carol.get(f"/api/message/{quoted}"),
                     carol.delete(f"/api/block/{quoted}"),
+                    carol.delete(f"/api/auth/session/{quoted}"),
                     carol.post(f"/api/conversation/{quoted}/read", {"up_to": 1}),
                     carol.post("/api/message", {"receiver": text, "content": text}),
                     carol.post("/api/auth/login", {"username": text, "password": text}),
@@ -455,7 +461,7 @@ class AdminTests(AdminTestCase):
         self.assertEqual(stored(), self.before)
 
     def test_its_session_opens_no_call_of_the_api(self):
-        for path in {call.path.partition("?")[0].format(message=1) for call in CLOSED}:
+        for path in {call.path.partition("?")[0].format(message=1, session=1) for call in CLOSED}:
             for method in ("get", "post"):
                 with self.subTest(path=path, method=method):
                     response = getattr(self.admin, method)(path)

@@ -17,7 +17,10 @@ DATE = f"date={DAY:%Y-%m-%d}"
 
 
 class Call(NamedTuple):
-    """A request of alice; `{first}`, `{middle}` and `{last}` in its path and body are ids of her messages with bob."""
+    """A request of alice; `{first}`, `{middle}` and `{last}` in its path and body are ids of her messages with bob.
+
+    `{session}` is the id of a session of hers.
+    """
 
     method: str
     path: str
@@ -47,6 +50,11 @@ CALLS = (
     # From here on the first query reads the token.
     Call("post", "/api/auth/logout", 2, 204),
     Call("post", "/api/auth/logoutall", 2, 204),
+    Call("get", "/api/auth/session", 3),  # the token, the rows, the count
+    Call("get", "/api/auth/session?page=2&page_size=1", 3),
+    Call("delete", "/api/auth/session/{session}", 2, 204),
+    Call("delete", "/api/auth/session/" + "0" * 32, 2, 404),
+    Call("delete", "/api/auth/session/x", 1, 404),
     Call("get", "/api/auth/user", 1),
     # The tally, before and after the check; password and tokens, and two around them. Wrong password: counting in the tally.
     Call("post", "/api/auth/password", 7, 204, {"current_password": PASSWORD, "new_password": "another long secret"}),
@@ -124,6 +132,7 @@ class QueryTests(ApiTestCase):
     def setUp(self):
         super().setUp()
         self.client = self.as_user(self.alice)
+        self.session = issue_token(self.alice)[0].digest[:32]
         self.ids = []
         make_user("newcomer")
         stranger, blocker = make_user("stranger"), make_user("blocker")
@@ -144,6 +153,7 @@ class QueryTests(ApiTestCase):
 
     def make(self, call: Call):
         numbers = {"first": self.ids[0], "middle": self.ids[len(self.ids) // 2], "last": self.ids[-1]}
+        numbers["session"] = self.session
         body = call.body and {name: value.format(**numbers) for name, value in call.body.items()}
         headers = {"idempotency-key": call.key} if call.key else {}
         return getattr(self.client, call.method)(call.path.format(**numbers), body, headers=headers)
@@ -170,7 +180,9 @@ class QueryTests(ApiTestCase):
         }
 
         counted = {
-            (call.method, resolve(call.path.partition("?")[0].format(middle=1)).route) for call in CALLS if call.status < 400
+            (call.method, resolve(call.path.partition("?")[0].format(middle=1, session=1)).route)
+            for call in CALLS
+            if call.status < 400
         }
 
         self.assertEqual(counted, served)

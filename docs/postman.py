@@ -23,6 +23,8 @@ JOURNEY = [
     "block_user",
     "list_blocks",
     "unblock_user",
+    "list_sessions",
+    "end_session",
     "change_password",
     "log_out",
     "log_out_everywhere",
@@ -47,7 +49,15 @@ pm.sendRequest({
   header: {"Content-Type": "application/json"},
   body: {mode: "raw", raw: JSON.stringify({username: pm.collectionVariables.get("user"), password: "a longer secret"})},
 }, (error, response) => pm.collectionVariables.set("token", response.json().token));"""
-AFTER = {"register": KEEP_SESSION, "log_in": KEEP_SESSION, "send_message": KEEP_MESSAGE}
+KEEP_OTHER_SESSION = """\
+const other = pm.response.json().results.find((session) => !session.current);
+pm.collectionVariables.set("session", other.id);"""
+AFTER = {
+    "register": KEEP_SESSION,
+    "log_in": KEEP_SESSION,
+    "send_message": KEEP_MESSAGE,
+    "list_sessions": KEEP_OTHER_SESSION,
+}
 BEFORE = {"register": NEW_NAMES, "log_out_everywhere": LOG_IN_AGAIN}
 
 
@@ -66,7 +76,7 @@ def item(path: str, method: str, operation: dict) -> dict:
     name = operation["operationId"]
     status = next(status for status in operation["responses"] if status.startswith("2"))
     test = f'pm.test("{name} returns {status}", () => pm.response.to.have.status({status}));'
-    path = path.replace("{username}", "{{partner}}").replace("{id}", "{{message}}")
+    path = path.replace("{username}", "{{partner}}").replace("{id}", "{{message}}").replace("{session_id}", "{{session}}")
     request = {
         "method": method.upper(),
         "description": operation["summary"],
@@ -104,7 +114,7 @@ def collection(description: dict) -> dict:
         "auth": {"type": "bearer", "bearer": [{"key": "token", "value": "{{token}}", "type": "string"}]},
         "variable": [
             {"key": "baseUrl", "value": "http://127.0.0.1:8000"},
-            *({"key": key, "value": ""} for key in ("token", "user", "partner", "message")),
+            *({"key": key, "value": ""} for key in ("token", "user", "partner", "message", "session")),
         ],
         "item": [item(*operations[name]) for name in JOURNEY],
     }
