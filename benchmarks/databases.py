@@ -1,6 +1,6 @@
 """The benchmark's own PostgreSQL server and its databases, kept in `benchmarks/data/` from one run to the next.
 
-`python -m benchmarks.databases` fills those that are missing, and the service's again where a migration was added.
+`python -m benchmarks.databases` makes those that are missing, and the service's again where a migration was added.
 """
 
 import os
@@ -31,18 +31,24 @@ CREATE_TABLES = {
     "6bc8ad4": (OLD / "dev" / "bin" / "python", *MIGRATE),
     "service": (sys.executable, *MIGRATE),
     "rival": (RIVAL / "python", "-m", "benchmarks.rival.create_tables"),
-    # First the tables of Django's own apps, then those of the yardstick, which has no migrations and refers to them.
-    "ordinary": ("sh", "-c", '"$0" -m django migrate -v 0 && "$0" -m django migrate -v 0 --run-syncdb', sys.executable),
+    "ordinary": (sys.executable, "-m", "django", "migrate", "--run-syncdb", "--verbosity", "0"),
 }
-TABLES = ["auth_user", "knox_authtoken", "messageservice_message", "messageservice_mailbox", "messageservice_conversation"]
-# The tables of each database that are filled, and the table of 6bc8ad4's database that each of them is a copy of.
-COPIES = {
-    "6bc8ad4": dict(zip(TABLES, TABLES, strict=True)),
-    "service": dict(zip(TABLES, TABLES, strict=True)),
-    "rival": {"users": "auth_user", "tokens": "knox_authtoken", "messages": "messageservice_message"},
-    "ordinary": {"auth_user": "auth_user", "ordinary_message": "messageservice_message"},
+# The first database is filled. The others begin as copies of it, in which these statements run once their tables exist.
+COLUMNS = "id, sender_id, receiver_id, content, created, read"
+STATEMENTS = {
+    "rival": (
+        "INSERT INTO users (id, username) SELECT id, username FROM auth_user",
+        "INSERT INTO tokens (digest, user_id, expiry) SELECT digest, user_id, expiry FROM knox_authtoken",
+        f"INSERT INTO messages ({COLUMNS}) SELECT {COLUMNS} FROM messageservice_message",
+        "SELECT setval('messages_id_seq', max(id)) FROM messages",
+    ),
+    "ordinary": (
+        "INSERT INTO authtoken_token SELECT lpad(id::text, 15, '0') || repeat('0', 25), now(), id FROM auth_user",
+        f"INSERT INTO ordinary_message ({COLUMNS}) SELECT {COLUMNS} FROM messageservice_message",
+        "SELECT setval('ordinary_message_id_seq', max(id)) FROM ordinary_message",
+    ),
 }
-ORDINARY_TOKENS = "INSERT INTO authtoken_token SELECT lpad(id::text, 15, '0') || repeat('0', 25), now(), id FROM auth_user"
+TABLES = ("knox_authtoken", "messageservice_message", "messageservice_mailbox", "messageservice_conversation")
 
 
 class Server(Cluster):
@@ -76,7 +82,7 @@ class Server(Cluster):
         """Return the first value of the first row, if the statement returns rows."""
         with self.connect(database) as connection:
             cursor = connection.execute(statement)
-            return cursor.fetchone()[0] if cursor.description else None
+            return (cursor.fetchone() or [None])[0] if cursor.description else None
 
     def process(self) -> psutil.Process:
         """Its main process, whose children are all its others."""
@@ -102,74 +108,62 @@ def create_tables(name: str, url: str, *arguments: str) -> int:
 
 
 def make(server: Server, name: str) -> None:
-    """Create and fill a database on PostgreSQL. Until it is complete it has another name."""
+    """Create a database on PostgreSQL. Until it is complete it has another name."""
     server.execute("DROP DATABASE IF EXISTS draft")
-    server.execute("CREATE DATABASE draft")
+    server.execute("CREATE DATABASE draft" if name == "6bc8ad4" else 'CREATE DATABASE draft TEMPLATE "6bc8ad4"')
     if create_tables(name, server.url_of("draft")):
         sys.exit(1)
-    with server.connect("draft") as target:
+    with server.connect("draft") as connection:
         if name == "6bc8ad4":
-            fill(target)
-        else:
-            with server.connect("6bc8ad4") as source:
-                for table, origin in COPIES[name].items():
-                    copy_table(source, origin, target, table)
-        if name == "ordinary":
-            target.execute(ORDINARY_TOKENS)
-        for table in COPIES[name]:
-            if "id" in columns_of(target, table):  # new ids follow those that were filled in
-                target.execute(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table}")
-        target.execute("VACUUM ANALYZE")
+            fill(connection)
+        elif name == "service":
+            rewrite(connection)
+        for statement in STATEMENTS.get(name, ()):
+            connection.execute(statement)
+        connection.execute("VACUUM ANALYZE")
     server.execute(f'DROP DATABASE IF EXISTS "{name}"')
     server.execute(f'ALTER DATABASE draft RENAME TO "{name}"')
 
 
-def columns_of(connection: psycopg.Connection, table: str) -> set[str]:
-    query = "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
-    return {name for (name,) in connection.execute(query, (table,))}
-
-
-def copy_table(source: psycopg.Connection, origin: str, target: psycopg.Connection, table: str) -> None:
-    """Copy the columns that both tables have."""
-    names = ", ".join(columns_of(source, origin) & columns_of(target, table))
-    with (
-        source.cursor().copy(f"COPY {origin} ({names}) TO STDOUT") as rows,
-        target.cursor().copy(f"COPY {table} ({names}) FROM STDIN") as copy,
-    ):
-        for block in rows:
-            copy.write(block)
+def rewrite(connection: psycopg.Connection) -> None:
+    """Insert all rows again: an index that a migration created in one go is smaller than one that grew with its table."""
+    for table in TABLES:
+        connection.execute(f"CREATE TEMPORARY TABLE old_{table} AS TABLE {table}")
+    connection.execute(f"TRUNCATE {', '.join(TABLES)}")
+    for table in TABLES:
+        connection.execute(f"INSERT INTO {table} TABLE old_{table}")
 
 
 def make_on_sqlite(server: Server) -> None:
+    """Create the service's database on SQLite, a copy of that on PostgreSQL."""
     draft = SQLITE.with_name("draft.sqlite3")
     draft.unlink(missing_ok=True)
     if create_tables("service", f"sqlite:///{draft}"):
         sys.exit(1)
     sqlite3.register_adapter(datetime, lambda time: time.replace(tzinfo=None).isoformat(" ", "microseconds"))
-    with closing(sqlite3.connect(draft)) as target, server.connect("6bc8ad4") as source, source.transaction():
+    with closing(sqlite3.connect(draft)) as target, server.connect("service") as source, source.transaction():
         target.execute("PRAGMA cache_size = -1000000")  # KiB
-        for table in TABLES:
-            there = {name for _, name, *_ in target.execute(f"PRAGMA table_info({table})")}
-            columns = columns_of(source, table) & there
-            names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+        for table in ("auth_user", *TABLES):
             with source.cursor("rows") as rows:
-                rows.execute(f"SELECT {names} FROM {table}")
+                rows.execute(f"SELECT * FROM {table}")
+                names, marks = ", ".join(column.name for column in rows.description), ", ".join("?" * len(rows.description))
                 target.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)
         target.commit()
         target.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    for file in DATA.glob(f"{SQLITE.name}*"):  # with what a killed service left
+        file.unlink()
     draft.rename(SQLITE)
 
 
 def main() -> None:
     with running_server() as server:
-        with server.connect() as connection:
-            there = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
         for name in CREATE_TABLES:
-            if name not in there or (name == "service" and create_tables(name, server.url_of(name), "--check")):
-                print(f"Filling the database of {name} …", flush=True)
+            exists = server.execute(f"SELECT 1 FROM pg_database WHERE datname = '{name}'")
+            if not exists or (name == "service" and create_tables(name, server.url_of(name), "--check")):
+                print(f"Making the database of {name} …", flush=True)
                 make(server, name)
         if not SQLITE.exists() or create_tables("service", f"sqlite:///{SQLITE}", "--check"):
-            print("Filling the database on SQLite …", flush=True)
+            print("Making the database on SQLite …", flush=True)
             make_on_sqlite(server)
 
 

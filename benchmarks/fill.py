@@ -6,7 +6,6 @@ MILLION another 1,000,000, and SOCIABLE one with each of 1,000 users. The messag
 
 import hashlib
 import random
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -38,15 +37,13 @@ def token(number: int) -> str:
 def message_rows() -> Iterator[tuple]:
     """All messages, oldest first."""
     chance = random.Random(4)  # noqa: S311 - no secret
-    kinds = list(MESSAGES)
-    order = array("B", [index for index, kind in enumerate(kinds) for _ in range(MESSAGES[kind])])
+    order = [kind for kind, count in MESSAGES.items() for _ in range(count)]
     chance.shuffle(order)
     step = SPAN / len(order)
     created = datetime.now(UTC) - SPAN
     unread_from = created + SPAN * 0.9
     seen, places = Counter(), Counter()
-    for pk, index in enumerate(order, start=1):
-        kind = kinds[index]
+    for number, kind in enumerate(order):
         created += step
         seen[kind] += 1
         if kind is NEIGHBOURS:
@@ -62,7 +59,7 @@ def message_rows() -> Iterator[tuple]:
         places[sender] += 1
         places[receiver] += 1
         read = created if created < unread_from else None
-        yield pk, sender, receiver, CONTENT.format(pk), created, read, places[sender], places[receiver]
+        yield sender, receiver, CONTENT.format(number), created, read, places[sender], places[receiver]
 
 
 COUNT_CONVERSATIONS = """
@@ -81,7 +78,7 @@ COUNT_MAILBOXES = """
 
 
 def fill(connection: psycopg.Connection) -> None:
-    """Fill the tables of commit 6bc8ad4, which never change. All other databases are copies of what they hold."""
+    """Fill the tables of commit 6bc8ad4, which never change. Users and messages get their ids in the order of the rows."""
 
     def insert(table: str, columns: str, rows: Iterable[tuple]) -> None:
         with connection.cursor() as cursor, cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
@@ -90,8 +87,8 @@ def fill(connection: psycopg.Connection) -> None:
 
     now = datetime.now(UTC)
     password = f"argon2{OWASP_HASHER.hash(PASSWORD)}"
-    columns = "id, username, password, first_name, last_name, email, is_superuser, is_staff, is_active, date_joined"
-    users = ((user, username(user), password, "", "", "", False, False, True, now) for user in range(1, USERS + 1))
+    columns = "username, password, first_name, last_name, email, is_superuser, is_staff, is_active, date_joined"
+    users = ((username(user), password, "", "", "", False, False, True, now) for user in range(1, USERS + 1))
     insert("auth_user", columns, users)
     tokens = (
         (
@@ -104,7 +101,7 @@ def fill(connection: psycopg.Connection) -> None:
         for user in range(1, USERS + 1)
     )
     insert("knox_authtoken", "digest, token_key, user_id, created, expiry", tokens)
-    columns = "id, sender_id, receiver_id, content, created, read, sender_place, receiver_place"
+    columns = "sender_id, receiver_id, content, created, read, sender_place, receiver_place"
     insert("messageservice_message", columns, message_rows())
     connection.execute(COUNT_CONVERSATIONS)
     connection.execute(COUNT_MAILBOXES)
