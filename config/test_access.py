@@ -62,6 +62,7 @@ def post(
     return Call("post", path, body, status, stranger, key)
 
 
+RANGE = "since=2020-01-05T00:00:00Z&until=9999-12-31T00:00:00Z"
 TO_CAROL = {"receiver": "carol", "content": "hi"}
 CALLS = (
     # Open.
@@ -84,10 +85,13 @@ CALLS = (
     get("/api/message?user=bob", NOTHING),
     get("/api/message?after=0", NOTHING_NEXT_TO_AN_ID),
     get("/api/message?before={message}", NOTHING_NEXT_TO_AN_ID),
+    get(f"/api/message?{RANGE}", NOTHING),
     get("/api/message/sent", NOTHING),
     get("/api/message/sent?receiver=bob", NOTHING),
     get("/api/message/sent?after=0", NOTHING_NEXT_TO_AN_ID),
+    get(f"/api/message/sent?{RANGE}", NOTHING),
     get("/api/message/received", NOTHING),
+    get(f"/api/message/received?{RANGE}", NOTHING),
     get("/api/message/received?sender=bob", NOTHING),
     get("/api/message/received?unread=true", NOTHING),
     get("/api/message/received?unread=false", NOTHING),
@@ -98,6 +102,7 @@ CALLS = (
     get("/api/conversation", NOTHING),
     get("/api/conversation?unread=true", NOTHING),
     get("/api/conversation?unread=false", NOTHING),
+    get("/api/conversation?before=9999999999", NOTHING_NEXT_TO_AN_ID),
     post("/api/conversation/bob/read", {"up_to": "{message}"}, 200, NOT_FOUND),
     # Blocks.
     get("/api/block", NOTHING),
@@ -380,6 +385,9 @@ class StatementTests(CallTestCase):
                     carol.get(f"/api/message?user={quoted}"),
                     carol.get(f"/api/message/sent?receiver={quoted}"),
                     carol.get(f"/api/message/received?sender={quoted}&date={quoted}&page_size={quoted}"),
+                    carol.get(f"/api/message?since={quoted}"),
+                    carol.get(f"/api/message?until={quoted}"),
+                    carol.get(f"/api/conversation?before={quoted}"),
                     carol.get(f"/api/message?after={quoted}"),
                     carol.get(f"/api/message/{quoted}"),
                     carol.delete(f"/api/block/{quoted}"),

@@ -14,6 +14,7 @@ from messageservice.testing import QUERIES_TO_STORE, make_message
 METHODS = ("get", "post", "put", "patch", "delete")
 DAY = datetime(2020, 1, 5, 12, tzinfo=UTC)
 DATE = f"date={DAY:%Y-%m-%d}"
+RANGE = "since=2020-01-05T15:00:00+03:00&until=2020-01-06T00:00:00Z"
 
 
 class Call(NamedTuple):
@@ -82,6 +83,10 @@ CALLS = (
             f"?{DATE}&page=2&page_size=1",
             f"?{DATE}&before={{last}}",
             f"?{DATE}&after={{first}}",
+            f"?{RANGE}",
+            f"?{RANGE}&page=2&page_size=1",
+            f"?{RANGE}&before={{last}}",
+            f"?{RANGE}&after={{first}}",
         )
     ),
     *(  # and one for the user in the filter
@@ -95,6 +100,8 @@ CALLS = (
             f"&{DATE}",
             f"&{DATE}&before={{last}}",
             f"&{DATE}&after={{first}}",
+            f"&{RANGE}&{DATE}",
+            f"&{RANGE}&after={{first}}",
         )
     ),
     Call("get", "/api/message/received?unread=true", 2),
@@ -113,6 +120,8 @@ CALLS = (
     Call("get", "/api/conversation?unread=true", 2),
     Call("get", "/api/conversation?unread=true&page=2&page_size=1", 2),
     Call("get", "/api/conversation?unread=false", 2),
+    Call("get", "/api/conversation?before={last}&page_size=1", 2),
+    Call("get", "/api/conversation?before={last}&unread=true", 2),
     # Mark as read: token, conversation, mailbox, message; three to mark and count, one to read the count, two around them.
     Call("post", "/api/conversation/Bob/read", 10, 200, {"up_to": "{last}"}),
     Call("post", "/api/conversation/bob/read", 10, 200, {"up_to": "{first}"}),  # nothing is left to mark

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import replace
-from datetime import date
+from datetime import datetime
 
 import django_filters
 from django import forms
@@ -12,20 +12,55 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 
 from accounts.filters import UsernameFilter
+from messageservice.listings import ALL_TIME, MICROSECOND, YEAR_ONE
+
+TIME = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+INSTANT = re.compile(rf"([0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T{TIME}:[0-5][0-9])(?:\.([0-9]+))?(Z|[+ -]{TIME})")
+ZONE = "It ends with `Z` or an offset from UTC such as `+03:00`"
+DAY = 24 * 60 * 60 * 10**6  # microseconds
 
 
-class DayField(forms.Field):
-    """A calendar date as YYYY-MM-DD; Django's own field accepts other forms as well."""
+def position(instant: str) -> int:
+    """Return the position in ALL_TIME of an RFC 3339 instant, rounded up, or 0 for an earlier one.
+
+    Raises ValueError if it is malformed. The sign of an offset may be a space: the plus that a client did not escape.
+    """
+    match = INSTANT.fullmatch(instant)
+    if not match:
+        raise ValueError
+    second, fraction, offset = match.groups("")
+    elapsed = datetime.fromisoformat(second + offset.replace(" ", "+")) - YEAR_ONE
+    return max(0, elapsed // MICROSECOND + int(f"{fraction[:6]:0<6}") + bool(fraction[6:].strip("0")))
+
+
+class PeriodField(forms.Field):
+    """A part of ALL_TIME, which `period` makes of the text. Django's own fields for times accept other forms as well."""
+
+    message = "Enter a time as 2026-11-23T22:59:28Z or 2026-11-23T22:59:28+03:00."
 
     def to_python(self, value):
-        if value is None:
-            return None
         try:
-            if not re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
-                raise ValueError
-            return date.fromisoformat(value)
+            return None if value is None else self.period(value)
         except ValueError:
-            raise ValidationError("Enter a date as YYYY-MM-DD.") from None
+            raise ValidationError(self.message) from None
+
+
+class DayField(PeriodField):
+    message = "Enter a date as YYYY-MM-DD."
+
+    def period(self, value: str) -> range:
+        start = position(f"{value}T00:00:00Z")
+        return ALL_TIME[start : start + DAY]
+
+
+class SinceField(PeriodField):
+    def period(self, value: str) -> range:
+        return ALL_TIME[position(value) :]
+
+
+class UntilField(PeriodField):
+    def period(self, value: str) -> range:
+        return ALL_TIME[: position(value)]
 
 
 class TrueOrFalseField(forms.Field):
@@ -37,9 +72,23 @@ class TrueOrFalseField(forms.Field):
         return None if value is None else value == "true"
 
 
-@extend_schema_field(OpenApiTypes.DATE)
+@extend_schema_field({"type": "string", "format": "date", "description": "Return the messages of this day in UTC"})
 class DayFilter(django_filters.Filter):
     field_class = DayField
+
+
+@extend_schema_field(
+    {"type": "string", "format": "date-time", "description": f"Return the messages created at this time or later. {ZONE}"}
+)
+class SinceFilter(django_filters.Filter):
+    field_class = SinceField
+
+
+@extend_schema_field(
+    {"type": "string", "format": "date-time", "description": f"Return the messages created before this time. {ZONE}"}
+)
+class UntilFilter(django_filters.Filter):
+    field_class = UntilField
 
 
 @extend_schema_field(OpenApiTypes.BOOL)
@@ -57,18 +106,30 @@ class ListingFilterBackend(DjangoFilterBackend):
 
 
 class ListingFilter(django_filters.FilterSet):
-    """Filters a listing: the value of a filter becomes the listing's field that `field_name` names."""
+    """Filters a listing: the value of a filter becomes the listing's field that `field_name` names.
+
+    Several filters with the same field have ranges as values; the field becomes their intersection.
+    """
 
     @property
     def qs(self):
-        values = {self.filters[name].field_name: value for name, value in self.form.cleaned_data.items()}
+        values = {}
+        for name, value in self.form.cleaned_data.items():
+            if value is not None:
+                field = self.filters[name].field_name
+                other = values.get(field, value)
+                if isinstance(value, range):
+                    value = range(max(value.start, other.start), min(value.stop, other.stop))
+                values[field] = value
         return replace(self.queryset, **values)
 
 
 class MessageFilter(ListingFilter):
     """The filters of all three message lists."""
 
-    date = DayFilter("day", label="A day in UTC, YYYY-MM-DD")
+    date = DayFilter("created")
+    since = SinceFilter("created")
+    until = UntilFilter("created")
 
 
 class MailboxFilter(MessageFilter):

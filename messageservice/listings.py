@@ -1,12 +1,13 @@
 """The lists of messages and conversations. One statement reads a page of them, and never counts or sorts a mailbox.
 
-The number of rows is stored, and read by the same statement; only the messages of a day, and conversations filtered by
-`unread`, are counted. The statement finds the ids of a page in an index, then joins their rows and the names of their users.
+The number of rows is stored, and read by the same statement; only the messages of a period, and conversations
+filtered by `unread`, are counted. The statement finds the ids of a page in an index, then joins their rows and the names of
+their users.
 """
 
 from collections import namedtuple
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, time
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar, NamedTuple, Self
 
 from django.contrib.auth.models import User
@@ -38,11 +39,16 @@ class ConversationRow(NamedTuple):
     last_message: MessageRow
     unread: int
 
+    @property
+    def id(self) -> int:
+        """The id that a cursor takes."""
+        return self.last_message.id
+
 
 class CursorPage(NamedTuple):
     """The rows next to an id, newest first; whether more follow in that direction, and in the other one."""
 
-    rows: list[MessageRow]
+    rows: list[MessageRow] | list[ConversationRow]
     has_next: bool
     has_previous: bool
 
@@ -56,7 +62,7 @@ SENT, RECEIVED = (MESSAGE.sender,), (MESSAGE.receiver,)
 SENT_OR_RECEIVED = SENT + RECEIVED
 PARTNER_COLUMN = {MESSAGE.sender: MESSAGE.receiver, MESSAGE.receiver: MESSAGE.sender}
 PLACE_COLUMN = {MESSAGE.sender: MESSAGE.sender_place, MESSAGE.receiver: MESSAGE.receiver_place}
-ON_DAY = f"{MESSAGE.created} BETWEEN %(first_moment)s AND %(last_moment)s"
+IN_PERIOD = f"{MESSAGE.created} BETWEEN %(first_moment)s AND %(last_moment)s"
 IS_UNREAD = {True: f"{MESSAGE.read} IS NULL", False: f"{MESSAGE.read} IS NOT NULL"}
 IN_MAILBOX = f"FROM {MAILBOX} WHERE {MAILBOX.user} = %(user)s"
 IN_CONVERSATION = f"FROM {CONVERSATION} WHERE {CONVERSATION.owner} = %(user)s AND {CONVERSATION.partner} = %(partner)s"
@@ -65,6 +71,8 @@ CONVERSATIONS = {
     True: f"FROM {CONVERSATION} WHERE {CONVERSATION.owner} = %(user)s AND {CONVERSATION.unread} > 0",
     False: f"FROM {CONVERSATION} WHERE {CONVERSATION.owner} = %(user)s AND {CONVERSATION.unread} = 0",
 }
+YEAR_ONE, MICROSECOND = datetime.min.replace(tzinfo=UTC), timedelta(microseconds=1)
+ALL_TIME = range((datetime.max.replace(tzinfo=UTC) - YEAR_ONE) // MICROSECOND + 1)  # in microseconds since YEAR_ONE
 LAST_MESSAGES = f"JOIN {M} ON {M.id} = {C.last_message} {NAMES_NEWEST_FIRST}"
 
 
@@ -75,7 +83,7 @@ class MessageListing:
     user: User
     user_columns: tuple[str, ...]  # of a message: the listing holds those with the user in one of them
     partner: User | None = None
-    day: date | None = None  # in UTC
+    created: range | None = None  # when: a part of ALL_TIME
     is_unread: bool | None = None
 
     model: ClassVar = Message  # django-filter and the API's description ask for it
@@ -97,7 +105,7 @@ class MessageListing:
 
     def page(self, start: int, size: int) -> tuple[list[MessageRow], int]:
         """Return up to `size` rows from the offset `start`, newest first, and how many there are (0 on an empty page)."""
-        whole_mailbox = self.user_columns == SENT_OR_RECEIVED and self.partner is None and self.day is None
+        whole_mailbox = self.user_columns == SENT_OR_RECEIVED and self.partner is None and self.created is None
         ids = self._ids_by_place(size) if whole_mailbox else self._ids(size, start)
         rows = self._fetch(CountedRow, f"{ROW}, ({self._count()})", ids, start=start)
         return rows, rows[0].count if rows else 0
@@ -124,7 +132,7 @@ class MessageListing:
 
     def _around(self, last_id: int, *, older: int, newer: int) -> tuple[list[MessageRow], list[MessageRow]]:
         """Return up to so many rows with ids up to `last_id`, and up to so many with ids beyond it, newest first."""
-        id_ = self._unindexed_by_day(MESSAGE.id)
+        id_ = self._unindexed_by_period(MESSAGE.id)
         older_ids = self._ids(older, condition=f" AND {id_} <= %(last_id)s")
         newer_ids = self._ids(newer, condition=f" AND {id_} > %(last_id)s", order="ASC")
         ids = f"SELECT {MESSAGE.id} FROM ({older_ids}) older UNION ALL SELECT {MESSAGE.id} FROM ({newer_ids}) newer"
@@ -136,15 +144,16 @@ class MessageListing:
         parameters["user"] = self.user.pk
         if self.partner is not None:
             parameters["partner"] = self.partner.pk
-        if self.day is not None:
-            parameters["first_moment"] = datetime.combine(self.day, time.min, tzinfo=UTC)
-            parameters["last_moment"] = datetime.combine(self.day, time.max, tzinfo=UTC)
+        if self.created is not None:
+            period = self.created or range(1, 1)  # the bounds of an empty period may be outside the calendar
+            parameters["first_moment"] = YEAR_ONE + period.start * MICROSECOND
+            parameters["last_moment"] = YEAR_ONE + (period.stop - 1) * MICROSECOND
         statement = f"SELECT {columns} FROM ({ids}) page JOIN {M} ON {M.id} = page.{MESSAGE.id} {NAMES_NEWEST_FIRST}"
         return list(map(row_type._make, fetch_all(statement, **parameters)))
 
     def _ids(self, size: int, start: int = 0, condition: str = "", order: str = "DESC") -> str:
         """The query for up to `size` ids from the offset `start`."""
-        by_id = f"ORDER BY {self._unindexed_by_day(MESSAGE.id)} {order}"
+        by_id = f"ORDER BY {self._unindexed_by_period(MESSAGE.id)} {order}"
         queries = [f"{self._ids_query(column)}{condition} {by_id}" for column in self.user_columns]
         if len(queries) == 1:
             return f"{queries[0]} LIMIT {size} OFFSET {start}"
@@ -161,24 +170,24 @@ class MessageListing:
     def _ids_query(self, user_column: str) -> str:
         """The query for the ids of the listed messages that have the user in this column."""
         conditions = [f"{user_column} = %(user)s"]
-        if self.day is not None:
-            conditions.append(ON_DAY)
+        if self.created is not None:
+            conditions.append(IN_PERIOD)
         if self.partner is not None:
-            conditions.append(f"{self._unindexed_by_day(PARTNER_COLUMN[user_column])} = %(partner)s")
+            conditions.append(f"{self._unindexed_by_period(PARTNER_COLUMN[user_column])} = %(partner)s")
         if self.is_unread is not None:
             conditions.append(IS_UNREAD[self.is_unread])
         return f"SELECT {MESSAGE.id} FROM {MESSAGE} WHERE {' AND '.join(conditions)}"
 
-    def _unindexed_by_day(self, column: str) -> str:
-        """The column; with a unary plus if the listing is filtered by day.
+    def _unindexed_by_period(self, column: str) -> str:
+        """The column; with a unary plus if the listing is filtered by time.
 
-        Day filters must use the index on (user, created). The plus keeps the planner from choosing an index on another
+        Time filters must use the index on (user, created). The plus keeps the planner from choosing an index on another
         column, which would scan everything newer, or all messages of the partner.
         """
-        return column if self.day is None else f"+{column}"
+        return column if self.created is None else f"+{column}"
 
     def _count(self) -> str:
-        if self.day is not None:
+        if self.created is not None:
             return f"SELECT count(*) FROM ({' UNION '.join(map(self._ids_query, self.user_columns))}) listed"
         counters = MAILBOX if self.partner is None else CONVERSATION
         if self.is_unread is not None:
@@ -203,17 +212,27 @@ class ConversationListing:
 
     def page(self, start: int, size: int) -> tuple[list[ConversationRow], int]:
         """Return up to `size` rows from the offset `start`, and how many there are (0 on an empty page)."""
-        conversations = CONVERSATIONS[self.is_unread]
-        count = f"SELECT count(*) {conversations}"
+        count = f"SELECT count(*) {CONVERSATIONS[self.is_unread]}"
         if self.is_unread is None:
             count = f"SELECT {MAILBOX.conversations} {IN_MAILBOX}"
+        rows = self._fetch(size, start, count=count)
+        return rows, rows[0].last_message.count if rows else 0
+
+    def before(self, message_id: int, size: int) -> CursorPage:
+        """Return the conversations whose last message is older than the id."""
+        older = f" AND {CONVERSATION.last_message} <= %(last_id)s"
+        rows = self._fetch(size + 1, condition=older, last_id=min(message_id - 1, LARGEST_ID))
+        return CursorPage(rows[:size], has_next=len(rows) > size, has_previous=False)
+
+    def _fetch(
+        self, size: int, start: int = 0, *, count: str = "NULL", condition: str = "", **parameters: int
+    ) -> list[ConversationRow]:
         statement = (
-            f"SELECT {ROW}, {C.unread}, ({count})"
-            f" FROM (SELECT * {conversations} ORDER BY {CONVERSATION.last_message} DESC LIMIT {size} OFFSET {start}) c"
-            f" {LAST_MESSAGES}"
+            f"SELECT {ROW}, {C.unread}, ({count}) FROM (SELECT * {CONVERSATIONS[self.is_unread]}{condition}"
+            f" ORDER BY {CONVERSATION.last_message} DESC LIMIT {size} OFFSET {start}) c {LAST_MESSAGES}"
         )
-        rows = list(map(LastMessageRow._make, fetch_all(statement, user=self.user.pk)))
-        return [ConversationRow(self._partner(row), row, row.unread) for row in rows], rows[0].count if rows else 0
+        rows = map(LastMessageRow._make, fetch_all(statement, user=self.user.pk, **parameters))
+        return [ConversationRow(self._partner(row), row, row.unread) for row in rows]
 
     def _partner(self, message: MessageRow) -> str:
         return message.receiver if message.sender == self.user.username else message.sender

@@ -321,8 +321,129 @@ class ConversationListTests(ReadAssertions, ApiTestCase):
                 self.assertEqual((response.status_code, response.json()), (404, NO_SUCH_PAGE))
         self.assert_names(self.get("page_size=101"), "page_size")
 
+    def test_before_shows_the_conversations_with_older_last_messages(self):
+        make_message(make_user("dave"), self.alice)
+        first, second, third = (make_message(user, self.alice) for user in (self.bob, self.carol, self.alice))
+        make_message(self.bob, self.carol)
+
+        page = self.get(f"before={third.pk}&page_size=1").json()
+
+        self.assertEqual(
+            page,
+            {
+                "next": f"http://testserver/api/conversation?before={second.pk}&page_size=1",
+                "previous": None,
+                "results": [{"user": "carol", "last_message": as_shown(second), "unread": 1}],
+            },
+        )
+        self.assertEqual(self.walk(f"before={third.pk}"), [["carol", "bob", "dave"]])
+        self.assertEqual(self.walk(f"before={first.pk}"), [["dave"]])
+        self.assertEqual(self.walk(f"before={first.pk + 1}&page_size=2"), [["bob", "dave"]])
+
+    def walk(self, query: str) -> list[list[str]]:
+        """The users on each page, from the first to the last that `next` leads to."""
+        url, pages = f"{self.path}?{query}", []
+        while url:
+            page = self.as_user(self.alice).get(url).json()
+            self.assertEqual((page.keys(), page["previous"]), ({"next", "previous", "results"}, None))
+            pages.append([row["user"] for row in page["results"]])
+            url = page["next"]
+        return pages
+
+    def test_before_combines_with_unread(self):
+        for number in range(7):
+            make_message(make_user(f"user{number}"), self.alice)
+        for number in (1, 2, 5):
+            self.mark(Message.objects.get(sender__username=f"user{number}").pk, f"user{number}")
+
+        self.assertEqual(self.walk("before=9999999999&unread=true&page_size=3"), [["user6", "user4", "user3"], ["user0"]])
+        self.assertEqual(self.walk("before=9999999999&unread=false&page_size=1"), [["user5"], ["user2"], ["user1"]])
+
+    def test_before_has_twenty_rows_by_default(self):
+        for number in range(21):
+            make_message(make_user(f"user{number}"), self.alice)
+
+        self.assertEqual([len(page) for page in self.walk(f"before={10**18}")], [20, 1])
+
+    def test_a_walk_misses_no_conversation_that_stays_where_it_is(self):
+        for number in range(9):
+            make_message(make_user(f"user{number}"), self.alice)
+        seen, url = [], f"{self.path}?before={10**18}&page_size=2"
+
+        while url:
+            page = self.as_user(self.alice).get(url).json()
+            seen += [row["user"] for row in page["results"]]
+            make_message(User.objects.get(username="user0"), self.alice)
+            make_message(User.objects.get(username=seen[0]), self.alice)
+            make_message(make_user(f"newcomer{len(seen)}"), self.alice)
+            url = page["next"]
+
+        self.assertEqual(seen, [f"user{number}" for number in range(8, 0, -1)])
+
+    def test_before_takes_any_whole_number(self):
+        largest = 2**63 - 1
+        make_message(self.bob, self.alice)
+        Conversation.objects.create(
+            owner=self.alice,
+            partner=self.carol,
+            last_message=Message.objects.create(
+                pk=largest, sender=self.carol, receiver=self.alice, content="hi", sender_place=1, receiver_place=2
+            ),
+        )
+        for start, pages in {
+            "0": [[]],
+            "1": [[]],
+            "0" * 40 + "1": [[]],
+            str(largest): [["bob"]],
+            str(largest + 1): [["carol"], ["bob"]],
+            str(largest + 2): [["carol"], ["bob"]],
+            "9" * 5000: [["carol"], ["bob"]],
+        }.items():
+            with self.subTest(start=start[:30]):
+                self.assertEqual(self.walk(f"before={start}&page_size=1"), pages)
+
+    def test_refuses_a_before_that_is_wrong_doubled_or_combined_with_a_page(self):
+        make_message(self.bob, self.alice)
+        for value in [
+            "-1",
+            "-0",
+            "1.5",
+            "x",
+            "1x",
+            "0x1",
+            "1e3",
+            "1_0",
+            "%2B1",
+            "%201",
+            "1%20",
+            "1%0A",
+            "1%00",
+            "%00",
+            "%ff",
+            "%EF%BC%91",
+            "null",
+        ]:
+            with self.subTest(value=value):
+                self.assert_names(self.get(f"before={value}"), "before")
+        self.assert_names(self.get("before="), "before")
+        self.assert_names(self.get("before=1&before=1"), "before")
+        self.assert_names(self.get("before=1&page=1"), "before", "page")
+        self.assert_names(self.get("before=1&page_size=101"), "page_size")
+        self.assert_names(self.get("before=1&unread=x"), "unread")
+        self.assert_names(self.get("before=1&after=1"), "after")
+
+    def test_before_and_the_missing_count_are_described(self):
+        description = self.client.get("/api/schema").json()
+        parameters = {parameter["name"]: parameter for parameter in description["paths"][self.path]["get"]["parameters"]}
+        page = description["components"]["schemas"]["PaginatedConversationList"]
+
+        self.assertEqual(parameters["before"]["schema"], {"type": "integer", "minimum": 0})
+        self.assertIn("last message", parameters["before"]["description"])
+        self.assertEqual(page["required"], ["next", "previous", "results"])
+        self.assertIn("count", page["properties"])
+
     def test_refuses_parameters_that_are_unknown_empty_doubled_or_wrong(self):
-        for query in ("before=1", "after=0", "user=bob", "date=2020-01-05", "foo=1", "unread=", "unread=1", "unread=True"):
+        for query in ("after=0", "user=bob", "date=2020-01-05", "foo=1", "unread=", "unread=1", "unread=True"):
             with self.subTest(query=query):
                 self.assert_names(self.get(query), query.partition("=")[0])
         self.assert_names(self.get("unread=true&unread=true"), "unread")

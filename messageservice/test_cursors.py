@@ -25,13 +25,18 @@ LARGEST_ID = 2**63 - 1
 EMPTY_CURSOR_PAGE = {"next": None, "previous": None, "results": []}
 SENDS = "alice>bob bob>alice bob>carol carol>alice alice>alice alice>carol carol>bob bob>alice alice>bob"
 ON_DAY = {"date": "2020-01-05"}
+SINCE, UNTIL = {"since": "2020-01-06T12:00:00.000000Z"}, {"until": "2020-01-06T12:00:00.000000Z"}
 FILTERED_LISTS = (
     ("/api/message", {}),
     ("/api/message", {"user": "bob"}),
     ("/api/message", {"user": "alice"}),
     ("/api/message", ON_DAY),
     ("/api/message", {"user": "bob", **ON_DAY}),
+    ("/api/message", SINCE),
+    ("/api/message", {"user": "bob", **UNTIL}),
     ("/api/message/sent", {}),
+    ("/api/message/sent", UNTIL),
+    ("/api/message/sent", {"receiver": "bob", **SINCE, "until": "2020-01-07T00:00:00.000000Z"}),
     ("/api/message/sent", {"receiver": "bob"}),
     ("/api/message/sent", {"receiver": "bob", **ON_DAY}),
     ("/api/message/received", {}),
@@ -40,6 +45,8 @@ FILTERED_LISTS = (
     ("/api/message/received", {"unread": "true"}),
     ("/api/message/received", {"unread": "false"}),
     ("/api/message/received", {"sender": "bob", "unread": "true", **ON_DAY}),
+    ("/api/message/received", {"sender": "bob", "unread": "true", **ON_DAY, **UNTIL}),
+    ("/api/message/received", {"unread": "true", **SINCE}),
 )
 
 
@@ -300,6 +307,8 @@ class CursorTests(CursorAssertions, ApiTestCase):
         for query, name in (
             ("before=9&user=nobody", "user"),
             ("after=0&date=2020-02-30", "date"),
+            ("after=0&since=2020-02-30T00:00:00Z", "since"),
+            ("before=9&until=2020-02-28", "until"),
             ("before=9&page_size=101", "page_size"),
             ("after=0&page_size=0", "page_size"),
         ):
@@ -346,6 +355,10 @@ class RandomTests(CursorAssertions, ApiTestCase):
         oldest = self.rows[-1]["id"] if self.rows else 0
         return self.random.choice((0, newest + 1, 10**30, *[self.random.randint(oldest, newest)] * 9))
 
+    def a_time(self) -> str:
+        """Often the time of a message."""
+        return as_shown_time(DAY + timedelta(days=self.random.randint(0, 2), hours=self.random.randint(-12, 12)))
+
     def a_list(self) -> tuple[str, str, dict[str, str], list[dict]]:
         """A random user, one of their lists, filters for it, and its rows."""
         user, path = self.a_user(), self.random.choice(LISTS)
@@ -354,8 +367,8 @@ class RandomTests(CursorAssertions, ApiTestCase):
             "/api/message": {"user": self.a_user()},
             "/api/message/sent": {"receiver": self.a_user()},
             "/api/message/received": {"sender": self.a_user(), "unread": self.random.choice(("true", "false"))},
-        }[path] | {"date": f"{day:%Y-%m-%d}"}
-        filters = {name: value for name, value in possible.items() if self.random.random() < 0.4}
+        }[path] | {"date": f"{day:%Y-%m-%d}", "since": self.a_time(), "until": self.a_time()}
+        filters = {name: value for name, value in possible.items() if self.random.random() < 0.3}
         return user, path, filters, rows_on(path, user, self.rows, filters)
 
     def send(self) -> None:
@@ -410,7 +423,10 @@ class RandomTests(CursorAssertions, ApiTestCase):
     def look_at_conversations(self) -> None:
         user = self.a_user()
         unread = self.random.choice((None, "true", "false"))
-        page = self.page(self.clients[user], "/api/conversation", page_size=100, **({"unread": unread} if unread else {}))
+        filters = {"unread": unread} if unread else {}
+        start = self.an_id()
+        page = self.page(self.clients[user], "/api/conversation", page_size=100, **filters)
+        older = self.page(self.clients[user], "/api/conversation", page_size=2, before=start, **filters)
 
         conversations = {}
         for row in rows_on("/api/message", user, self.rows, {}):
@@ -419,3 +435,5 @@ class RandomTests(CursorAssertions, ApiTestCase):
             conversation["unread"] += row["receiver"] == user and row["read"] is None
         expected = [row for row in conversations.values() if unread is None or (row["unread"] > 0) == (unread == "true")]
         self.assertEqual(page, {**EMPTY_PAGE, "count": len(expected), "results": expected})
+        expected = [row for row in expected if row["last_message"]["id"] < start]
+        self.assertEqual((older["results"], older["next"] is None), (expected[:2], len(expected) <= 2))

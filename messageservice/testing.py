@@ -128,6 +128,8 @@ KEEPS = {
     "sender": lambda row, user, sender: row["sender"] == sender,
     "receiver": lambda row, user, receiver: row["receiver"] == receiver,
     "date": lambda row, user, date: row["created"].startswith(date),
+    "since": lambda row, user, since: row["created"] >= since,  # a time as responses show it
+    "until": lambda row, user, until: row["created"] < until,
     "unread": lambda row, user, unread: (row["read"] is None) == (unread == "true"),
 }
 

@@ -8,7 +8,7 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.generics import ListAPIView, RetrieveAPIView
 from rest_framework.response import Response
 
-from config.api.pagination import PageOrCursorPagination, PagePagination
+from config.api.pagination import PageOrBeforePagination, PageOrCursorPagination
 from config.api.schema import error_responses
 from config.api.views import BaseView
 from messageservice.actions import mark_read, send_message
@@ -113,7 +113,7 @@ class MessageView(BaseView, RetrieveAPIView):
 class ConversationListView(BaseView, ListAPIView):
     serializer_class = ConversationSerializer
     filter_backends = [ListingFilterBackend]
-    pagination_class = PagePagination
+    pagination_class = PageOrBeforePagination
     filterset_class = ConversationFilter
 
     def get_queryset(self):

@@ -22,7 +22,7 @@ class Listing(Protocol):
 
     `page` returns the rows from `start` on and the number of all rows; `before` and `after`, for cursors only, the rows next
     to an id, which may be larger than any in the database, whether more follow in that direction, and whether there are any
-    in the other.
+    in the other. A cursor's rows have an `id`.
     """
 
     def page(self, start: int, size: int) -> tuple[list, int]: ...
@@ -88,16 +88,12 @@ class PagePagination(pagination.BasePagination):
         ]
 
 
-class PageOrCursorPagination(PagePagination):
-    """Pages by number, or of the rows `before` or `after` an id, without a count."""
+class PageOrBeforePagination(PagePagination):
+    """Pages by number, or of the conversations `before` an id, without a count."""
 
     parameters = {
         **PagePagination.parameters,
-        "before": (f"Return messages older than this id. {NO_COUNT}", {"minimum": 0}),
-        "after": (
-            f"Return messages newer than this id; 0 starts from the first. {NO_COUNT}",
-            {"minimum": 0},
-        ),
+        "before": (f"Return conversations whose last message is older than this id. {NO_COUNT}", {"minimum": 0}),
     }
 
     def paginate_queryset(self, listing: Listing, request, view=None):
@@ -105,7 +101,7 @@ class PageOrCursorPagination(PagePagination):
         if given in ([], ["page"]):
             return super().paginate_queryset(listing, request, view)
         if len(given) > 1:
-            raise ValidationError({name: ["Give only one of before, after and page."] for name in given})
+            raise ValidationError({name: [f"Give only one of {', '.join(given)}."] for name in given})
         [direction] = given
         pk = _whole_number(request, direction)
         if pk < 0:
@@ -124,5 +120,15 @@ class PageOrCursorPagination(PagePagination):
     def get_paginated_response_schema(self, schema):
         page = super().get_paginated_response_schema(schema)
         page["required"].remove("count")
-        page["properties"]["count"]["description"] += "; absent with before or after"
+        page["properties"]["count"]["description"] += "; only in pages by number"
         return page
+
+
+class PageOrCursorPagination(PageOrBeforePagination):
+    """Pages by number, or of the messages `before` or `after` an id, without a count."""
+
+    parameters = {
+        **PagePagination.parameters,
+        "before": (f"Return messages older than this id. {NO_COUNT}", {"minimum": 0}),
+        "after": (f"Return messages newer than this id; 0 starts from the first. {NO_COUNT}", {"minimum": 0}),
+    }
