@@ -4,19 +4,28 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from secrets import token_hex
 from typing import Any
 
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import User
 from django.contrib.auth.password_validation import validate_password
-from django.core.exceptions import ValidationError
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import IntegrityError, transaction
 from django.http import Http404
 
 from accounts.authentication import AuthToken, issue_token, live_tokens
 from accounts.hashers import check_password
 from accounts.limits import LoginTries, password_tries, signup_tries
-from accounts.models import NAME_IS_TAKEN, USERNAME, lower_case, user_named
+from accounts.models import (
+    ACCOUNT_IS_DELETED,
+    NAME_IS_TAKEN,
+    RESERVED,
+    USERNAME,
+    is_deleted,
+    lower_case,
+    user_named,
+)
 from config.log import current_request, record_event
 
 WRONG_CURRENT = "This is not your current password."
@@ -136,11 +145,52 @@ def deactivate(user: User) -> None:
     record_event("Deactivate User", who=current_request().user, whom=user.username)
 
 
+def lock_account(user: User) -> None:
+    """Read the user again and lock their row until the transaction ends, so that saving all fields undoes no other change.
+
+    Raises PermissionDenied if the account was deleted.
+    """
+    user.refresh_from_db(from_queryset=User.objects.select_for_update())
+    if is_deleted(user):
+        raise PermissionDenied(ACCOUNT_IS_DELETED)
+
+
+def strip_account(user: User) -> bool:
+    """Delete everything about the user but a new, reserved name, which bypasses the rules for names here only.
+
+    Returns False and changes nothing if the account was deleted before, or its password changed since `user` was read. Call
+    it from `messageservice.actions` only, with the user's mailbox locked.
+    """
+    stripped = not is_deleted(user) and User.objects.filter(pk=user.pk, password=user.password).update(
+        username=f"{RESERVED}{token_hex(6)}",
+        password=make_password(None),
+        email="",
+        first_name="",
+        last_name="",
+        last_login=None,
+        is_active=False,
+        is_staff=False,
+        is_superuser=False,
+    )
+    if stripped:
+        user.auth_token_set.all().delete()
+        user.groups.clear()
+        user.user_permissions.clear()
+    return bool(stripped)
+
+
 def rename(user: User, username: str) -> None:
-    """Give the user another name, on behalf of an operator; raises ValidationError for a name that is wrong or taken."""
+    """Give the user another name, on behalf of an operator.
+
+    Raises ValidationError for a name that is wrong or taken, and for a deleted account.
+    """
     USERNAME.clean(username, user)
     try:
-        User.objects.filter(pk=user.pk).update(username=username)
+        with transaction.atomic():
+            lock_account(User(pk=user.pk))
+            User.objects.filter(pk=user.pk).update(username=username)
     except IntegrityError:
         raise ValidationError(NAME_IS_TAKEN) from None
+    except PermissionDenied as error:
+        raise ValidationError(str(error)) from None
     record_event("Rename User", who=user.username, whom=username)

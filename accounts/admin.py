@@ -1,4 +1,5 @@
 import re
+from functools import partial
 
 from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
@@ -14,8 +15,9 @@ from django.core.exceptions import SuspiciousOperation
 from django.db import transaction
 from django.db.models import PROTECT
 
-from accounts.actions import deactivate, revoke_tokens
+from accounts.actions import deactivate, lock_account, revoke_tokens
 from accounts.authentication import AuthToken
+from accounts.models import is_deleted
 
 admin.site.unregister([User, Group, AuthToken])
 
@@ -64,6 +66,7 @@ class ChangeUserForm(UserChangeForm):
 class SetPasswordForm(AdminPasswordChangeForm):
     @transaction.atomic
     def save(self, commit=True):
+        lock_account(self.user)
         user = super().save(commit)
         revoke_tokens(user)
         return user
@@ -79,7 +82,8 @@ class AccountAdmin(StrictParametersMixin, UserAdmin):
     actions = ["deactivate_users", "revoke_tokens_of_users"]
 
     def has_change_permission(self, request, obj=None):
-        return super().has_change_permission(request, obj) and self.may_act_on(request.user, obj)
+        is_open = obj is None or not is_deleted(obj)
+        return is_open and super().has_change_permission(request, obj) and self.may_act_on(request.user, obj)
 
     def has_delete_permission(self, request, obj=None):
         return super().has_delete_permission(request, obj) and self.may_act_on(request.user, obj)
@@ -113,6 +117,8 @@ class AccountAdmin(StrictParametersMixin, UserAdmin):
         return names, {"users": len(objs)}, set() if is_permitted else {"user"}, sorted(forbidding)
 
     def save_model(self, request, obj, form, change):
+        if change:
+            lock_account(User(pk=obj.pk))
         super().save_model(request, obj, form, change)
         if change and "is_active" in form.changed_data and not obj.is_active:
             deactivate(obj)
@@ -126,10 +132,10 @@ class AccountAdmin(StrictParametersMixin, UserAdmin):
     def revoke_tokens_of_users(self, request, queryset):
         self.act_on_each(request, queryset, revoke_tokens, "Revoked all tokens")
 
-    def act_on_each(self, request, queryset, act, done):
-        users = [user for user in queryset if self.has_change_permission(request, user)]
+    def act_on_each(self, request, queryset, act, done, is_permitted=None):
+        users = list(filter(partial(is_permitted or self.has_change_permission, request), queryset))
+        users = [user for user in users if act(user) is not False]
         for user in users:
-            act(user)
             self.log_change(request, user, f"{done}.")
         self.message_user(request, f"{done}: {', '.join(map(str, users)) or 'nobody'}.")
 

@@ -10,7 +10,7 @@ from django.db import transaction
 from django.http import Http404
 from django.urls import reverse
 
-from accounts.actions import log_in, revoke_tokens, verify_password
+from accounts.actions import lock_account, log_in, revoke_tokens, verify_password
 from config.log import NOBODY, current_request, record_event
 
 
@@ -35,6 +35,7 @@ class OperatorPasswordForm(AdminPasswordChangeForm):
 
     @transaction.atomic
     def save(self, commit=True):
+        lock_account(self.user)
         user = super().save(commit)
         record_event("Change Password", who=user.get_username())
         revoke_tokens(user)

@@ -1,3 +1,4 @@
+import re
 import string
 from typing import Any
 
@@ -10,6 +11,7 @@ from django.db.models import Lookup
 from config.database.sql import fetch_one
 
 NO_SUCH_USER = "There is no such user."
+ACCOUNT_IS_DELETED = "This account was deleted."
 NAME_IS_TAKEN = "A user with that username already exists."
 ASCII_TO_LOWER_CASE = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
@@ -71,9 +73,20 @@ class PartInAnyCase(AnyCase):
     condition = "replace({column}, {value}, '') <> {column}"  # in LIKE, the `_` of a name would match any letter
 
 
+RESERVED = "deleted-"  # how the names of deleted accounts begin
+
+
+def is_deleted(user: User) -> bool:
+    """Whether the account was deleted, so that only its name and its messages are left.
+
+    Users who had such a name before it was reserved are active, or have more or less than twelve hexadecimal digits.
+    """
+    return not user.is_active and re.fullmatch(f"{RESERVED}[0-9a-f]{{12}}", user.username) is not None
+
+
 def name_is_free(username: str) -> None:
     """Raise ValidationError for a name that is taken, in any letter case, or reserved for deleted accounts."""
-    if lower_case(username).startswith("deleted-"):
+    if lower_case(username).startswith(RESERVED):
         raise ValidationError("Names that begin with deleted- are reserved.")
     if user_named(username):
         raise ValidationError(NAME_IS_TAKEN)

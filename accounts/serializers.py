@@ -56,6 +56,11 @@ class LoginSerializer(serializers.Serializer):
     password = TextField(trim_whitespace=False)
 
 
+@examples(request={"current_password": "a longer secret"})
+class CurrentPasswordSerializer(serializers.Serializer):
+    current_password = TextField(trim_whitespace=False)
+
+
 @examples(request={"current_password": "a long secret", "new_password": "a longer secret"})
 class PasswordSerializer(serializers.Serializer):
     current_password = TextField(trim_whitespace=False)

@@ -5,7 +5,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.http import Http404
 
-from accounts.models import require_user
+from accounts.models import ACCOUNT_IS_DELETED, NO_SUCH_USER, is_deleted
 from blocking.models import Block
 from config.log import record_event
 
@@ -13,15 +13,22 @@ from config.log import record_event
 def block_user(*, blocker: User, blocked: User) -> Block:
     """Stop `blocked` from sending messages to `blocker`.
 
-    Raises ValidationError if they are the same user, or if `blocked` is already blocked or has just been deleted.
+    Raises ValidationError if they are the same user, or if `blocked` is already blocked or their account was deleted.
     """
     if blocker == blocked:
         raise ValidationError({"blocked": ["You cannot block yourself."]})
     try:
         with transaction.atomic():
+            # Locked in one order, so that a deletion of either account comes before all this or after it.
+            users = User.objects.select_for_update(no_key=True).order_by("pk").in_bulk([blocker.pk, blocked.pk])
+            if blocked.pk not in users:
+                raise ValidationError({"blocked": [NO_SUCH_USER]})
+            if is_deleted(users[blocked.pk]):
+                raise ValidationError({"blocked": [ACCOUNT_IS_DELETED]})
+            if blocker.pk not in users or is_deleted(users[blocker.pk]):
+                raise ValidationError("Your account was deleted.")
             block = Block.objects.create(blocker=blocker, blocked=blocked)
     except IntegrityError:
-        require_user(blocked, "blocked")
         raise ValidationError({"blocked": ["You already block this user."]}) from None
     record_event("Block User", who=blocker.username, whom=blocked.username)
     return block

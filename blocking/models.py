@@ -13,6 +13,10 @@ class BlockQuerySet(PagedQuerySet):
         """The blocks that the user created."""
         return self.filter(blocker=user)
 
+    def involving(self, user: User) -> Self:
+        """The blocks that the user created, and those of the user."""
+        return self.filter(models.Q(blocker=user) | models.Q(blocked=user))
+
     def newest_first(self) -> Self:
         return self.order_by("-pk")
 

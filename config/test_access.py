@@ -79,6 +79,7 @@ CALLS = (
     Call("delete", "/api/auth/session/{session}", None, 204, NOT_FOUND),
     get("/api/auth/user", (200, {"username": "carol", "email": ""})),
     post("/api/auth/password", {"current_password": PASSWORD, "new_password": "quite another secret"}, 204, (204, None)),
+    post("/api/auth/user/delete", {"current_password": PASSWORD}, 204, (204, None)),
     # Messages.
     get("/api/message", NOTHING),
     get("/api/message?user=alice", NOTHING),
@@ -259,6 +260,9 @@ class AccessTests(CallTestCase):
             client = self.as_user(self.bob)
             _, dead[f"a token from before {deed}"] = issue_token(self.bob)
             self.assertEqual(client.post(f"/api/auth/{deed}", body).status_code, 204)
+        frank = make_user("frank")
+        _, dead["a token of a deleted user"] = issue_token(frank)
+        self.assertEqual(self.as_user(frank).post("/api/auth/user/delete", {"current_password": PASSWORD}).status_code, 204)
         erin = make_user("erin")
         _, dead["a token of a deactivated user"] = issue_token(erin)
         User.objects.filter(pk=erin.pk).update(is_active=False)
@@ -366,7 +370,9 @@ class MassAssignmentTests(CallTestCase):
         if name in ("id", "last_message_id"):
             return value == self.NUMBER
         if name.endswith("_id"):
-            return self.names.get(value, value)
+            return self.settled_value("username", self.names.get(value, value))
+        if isinstance(value, str):
+            return re.sub("^deleted-[0-9a-f]{12}$", "deleted-", value)
         if isinstance(value, datetime):
             return abs(value - timezone.now()) < timedelta(days=1)
         return value

@@ -60,6 +60,9 @@ CALLS = (
     # The tally, before and after the check; password and tokens, and two around them. Wrong password: counting in the tally.
     Call("post", "/api/auth/password", 7, 204, {"current_password": PASSWORD, "new_password": "another long secret"}),
     Call("post", "/api/auth/password", 7, 400, {"current_password": "wrong", "new_password": "another long secret"}),
+    # The tallies twice; locking the mailbox, the user, tokens, groups, permissions, blocks, and two around them.
+    Call("post", "/api/auth/user/delete", 11, 204, {"current_password": PASSWORD}),
+    Call("post", "/api/auth/user/delete", 7, 400, {"current_password": "wrong"}),
     # Send: the token, the receiver, both mailboxes with the block, and two around what is stored.
     send("newcomer", 7 + QUERIES_TO_STORE),  # creates the receiver's mailbox, then locks both
     send("stranger", 5 + QUERIES_TO_STORE),  # has a mailbox, but no conversation with alice
@@ -70,6 +73,8 @@ CALLS = (
     send("stranger", 7, 422, key="used"),
     send("blocker", 6, 403),
     send("nobody", 2, 400),
+    send("nobody", 3, 400, key="new"),
+    send("nobody", 3, 422, key="used"),
     # Lists: the token, and one statement for the rows and the count, or for the rows and whether there are more.
     *(
         Call("get", f"{path}{query}", 2)
@@ -129,8 +134,8 @@ CALLS = (
     Call("post", "/api/conversation/stranger/read", 2, 404, {"up_to": "{last}"}),
     Call("get", "/api/block", 3),  # the token, the rows, the count
     Call("get", "/api/block?page=2&page_size=1", 3),
-    # The token, the user, the block, and two around it; if already blocked three, and the user once more.
-    Call("post", "/api/block", 5, 201, {"blocked": "bob"}),
+    # The token, the user, both users locked, the block, and two around it; if already blocked three.
+    Call("post", "/api/block", 6, 201, {"blocked": "bob"}),
     Call("post", "/api/block", 7, 400, {"blocked": "partner0"}),
     Call("delete", "/api/block/Partner0", 3, 204),
     Call("delete", "/api/block/bob", 2, 404),

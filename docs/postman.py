@@ -28,6 +28,7 @@ JOURNEY = [
     "change_password",
     "log_out",
     "log_out_everywhere",
+    "delete_account",
 ]
 VARIABLES = {"alice": "{{user}}", "bob": "{{partner}}"}
 NEW_NAMES = """\
@@ -58,7 +59,7 @@ AFTER = {
     "send_message": KEEP_MESSAGE,
     "list_sessions": KEEP_OTHER_SESSION,
 }
-BEFORE = {"register": NEW_NAMES, "log_out_everywhere": LOG_IN_AGAIN}
+BEFORE = {"register": NEW_NAMES, "log_out_everywhere": LOG_IN_AGAIN, "delete_account": LOG_IN_AGAIN}
 
 
 def script(event: str, code: str) -> dict:

@@ -1,4 +1,4 @@
-"""Sending messages and marking them as read."""
+"""Sending messages, marking them as read, and deleting an account without its messages."""
 
 from datetime import datetime, timedelta
 
@@ -9,10 +9,12 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
+from accounts.actions import WRONG_CURRENT, strip_account, verify_password
 from accounts.limits import is_running
 from accounts.models import require_user
+from blocking.models import Block
 from config.api.exceptions import KeyUsedBefore, LimitReached
-from config.log import record_event
+from config.log import current_request, record_event
 from messageservice.listings import MessageListing, MessageRow
 from messageservice.models import Conversation, Mailbox, Message
 from messageservice.sending import LockedMailbox, lock_or_create, store_message
@@ -24,7 +26,7 @@ def send_message(
     """Store a message, or return the one already stored under this idempotency key. Returns (message, replayed).
 
     Stores nothing and raises KeyUsedBefore if the key belongs to another message, PermissionDenied if the receiver blocks
-    the sender, LimitReached beyond LIMIT_SEND, and ValidationError if the receiver is deactivated or has just been deleted.
+    the sender, LimitReached beyond LIMIT_SEND, and ValidationError if the receiver or the sender is deactivated or deleted.
 
     Both mailboxes stay locked until the message is visible. Therefore messages become visible in the order of their places
     and ids, a second request with the same key finds the first one's message, and two users who send to each other wait but
@@ -48,6 +50,8 @@ def send_message(
             )
             if message_id is None:
                 require_user(receiver, "receiver")
+                if User.objects.filter(pk=receiver.pk, is_active=True).exists():
+                    raise ValidationError("Your account is deactivated.")
                 raise ValidationError({"receiver": ["This user's account is deactivated."]})
     except PermissionDenied:
         record_event("Blocked Message", who=sender.username, whom=receiver.username)
@@ -58,6 +62,45 @@ def send_message(
     record_event("Successful Message", who=sender.username, whom=receiver.username)
     read = created if sender == receiver else None
     return MessageRow(message_id, sender.username, receiver.username, content, created, read), False
+
+
+def refuse_used_key(sender: User, idempotency_key: str | None) -> None:
+    """Raise KeyUsedBefore if the sender has stored a message under the key; for a receiver's name that nobody has now."""
+    if idempotency_key is not None and MessageListing.sent_by(sender).with_key(idempotency_key):
+        raise KeyUsedBefore
+
+
+def erase_account(user: User) -> bool:
+    """Delete an account for good; its messages stay in the mailboxes of other users, under a reserved name.
+
+    Returns False and changes nothing if it was deleted before, or its password changed since `user` was read.
+
+    The action is part of this app, not of accounts, because it locks the user's mailbox first: a send locks the mailbox and
+    then refers to the user, and the other order would deadlock with it. After the lock a send finds the account inactive.
+    """
+    with transaction.atomic():
+        lock_or_create(user, user)
+        erased = strip_account(user)
+        if erased:
+            Block.objects.involving(user).delete()
+        else:
+            transaction.set_rollback(True)  # if the user's row is gone, the mailbox just made for it must not stay
+    return erased
+
+
+def delete_account(*, user: User, current_password: str) -> None:
+    """Erase the account on behalf of its user. Raises ValidationError for a wrong password, LimitReached after too many."""
+    if not (verify_password(user, current_password) and erase_account(user)):
+        raise ValidationError({"current_password": [WRONG_CURRENT]})
+    record_event("Delete Account", who=user.username)
+
+
+def erase_for_operator(user: User) -> bool:
+    """Erase the account on behalf of an operator; returns whether that was done."""
+    erased = erase_account(user)
+    if erased:
+        record_event("Delete Account", who=current_request().user, whom=user.username)
+    return erased
 
 
 def _next_send_window(mailbox: LockedMailbox, now: datetime) -> LockedMailbox:

@@ -1,8 +1,9 @@
 from django.contrib import admin
 from django.core.paginator import Paginator
 
-from accounts.admin import ViewOnlyAdmin
+from accounts.admin import AccountAdmin, ViewOnlyAdmin
 from accounts.models import lower_case, user_named
+from messageservice.actions import erase_for_operator
 from messageservice.listings import MessageListing
 from messageservice.models import Message, MessageQuerySet
 
@@ -39,6 +40,16 @@ class SearchResults:
     def __getitem__(self, rows: slice) -> MessageQuerySet:
         found, _ = self.listing.page(rows.start, rows.stop - rows.start)
         return self.messages.filter(pk__in=[row.id for row in found]).newest_first()
+
+
+@admin.action(description="Erase selected users", permissions=["delete"])
+def erase_users(model_admin, request, queryset):
+    """Delete accounts for good. An operator who selects all users keeps their own."""
+    others = queryset.exclude(pk=request.user.pk)
+    model_admin.act_on_each(request, others, erase_for_operator, "Erased", model_admin.has_delete_permission)
+
+
+AccountAdmin.actions = [*AccountAdmin.actions, erase_users]
 
 
 @admin.register(Message)

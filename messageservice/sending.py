@@ -40,6 +40,7 @@ ADD_MESSAGE = f"""
     SELECT %(sender)s, {USER.id}, %(content)s, %(created)s, %(read)s,
         %(idempotency_key)s, %(sender_place)s, %(receiver_place)s
     FROM {USER} WHERE {USER.id} = %(receiver)s AND {USER.is_active}
+        AND EXISTS (SELECT 1 FROM {USER} WHERE {USER.id} = %(sender)s AND {USER.is_active})
     RETURNING {MESSAGE.id}
 """
 COUNT_IN_MAILBOXES = f"""
@@ -95,7 +96,8 @@ def store_message(
 ) -> int | None:
     """Store a message, count it in both mailboxes and conversations, and return its id.
 
-    Returns None if the receiver is deactivated or deleted, even since the request began; roll the transaction back then.
+    Returns None if the receiver or the sender is deactivated or deleted, even since the request began; roll the transaction
+    back then.
     """
     parameters = {
         "sender": sender.user_id,

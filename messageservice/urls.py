@@ -3,6 +3,7 @@ from django.urls import path
 from messageservice import views
 
 urlpatterns = [
+    path("auth/user/delete", views.DeleteAccountView.as_view(), name="delete-account"),
     path("message", views.MailboxView.as_view(), name="messages"),
     path("message/sent", views.SentView.as_view(), name="messages-sent"),
     path("message/received", views.ReceivedView.as_view(), name="messages-received"),

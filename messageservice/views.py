@@ -8,10 +8,11 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.generics import ListAPIView, RetrieveAPIView
 from rest_framework.response import Response
 
+from accounts.serializers import CurrentPasswordSerializer
 from config.api.pagination import PageOrBeforePagination, PageOrCursorPagination
 from config.api.schema import error_responses
 from config.api.views import BaseView
-from messageservice.actions import mark_read, send_message
+from messageservice.actions import delete_account, mark_read, refuse_used_key, send_message
 from messageservice.filters import ConversationFilter, ListingFilterBackend, MailboxFilter, ReceivedFilter, SentFilter
 from messageservice.listings import ConversationListing, MessageListing
 from messageservice.models import Conversation, Message
@@ -65,7 +66,10 @@ class MailboxView(MessageListView):
 
     def post(self, request):
         serializer = SendSerializer(data=request.data)
-        serializer.is_valid(raise_exception=True)
+        if not serializer.is_valid():
+            if [error.code for error in serializer.errors.get("receiver", ())] == ["does_not_exist"]:
+                refuse_used_key(request.user, idempotency_key(request))
+            raise ValidationError(serializer.errors)
         message, replayed = send_message(
             sender=request.user, idempotency_key=idempotency_key(request), **serializer.validated_data
         )
@@ -140,3 +144,22 @@ class ReadView(BaseView):
         serializer = self.get_serializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         return Response(self.get_serializer(mark_read(conversation=conversation, **serializer.validated_data)).data)
+
+
+class DeleteAccountView(BaseView):
+    """Part of this app because deleting an account locks the user's mailbox."""
+
+    @extend_schema(
+        operation_id="delete_account",
+        summary="Delete your account",
+        description="Deletes your account for good, and frees its name. Messages that you exchanged stay in the lists of "
+        "the other users, under a name that begins with `deleted-`.",
+        tags=["accounts"],
+        request=CurrentPasswordSerializer,
+        responses={204: None, **error_responses(429)},
+    )
+    def post(self, request):
+        serializer = CurrentPasswordSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        delete_account(user=request.user, **serializer.validated_data)
+        return Response(status=status.HTTP_204_NO_CONTENT)
