@@ -1,4 +1,4 @@
-"""Every case comes as one user, but those that end tokens or change a password: each of these has a user of its own.
+"""Every case comes as one user, except those that end tokens, change a password or delete an account: each has its own.
 
 bob, to whom the description's examples write, is there from the first case on.
 """
@@ -11,7 +11,7 @@ import requests
 import schemathesis
 
 RUN = uuid.uuid4().hex[:8]
-SPENDING = ("log_out", "log_out_everywhere", "change_password")
+SPENDING = ("log_out", "log_out_everywhere", "change_password", "delete_account")
 numbers = itertools.count(1)
 
 
