@@ -156,7 +156,7 @@ class SuperusersGroupAdmin(StrictParametersMixin, GroupAdmin):
 
 @admin.register(AuthToken)
 class AuthTokenAdmin(ViewOnlyAdmin):
-    """Who has tokens, and until when; revoking them is an action on users.
+    """Lists the owners of tokens and when each expires. Revoking them is an action on users.
 
     Each row's primary key is the token's digest, so no checkbox or link may send it to the browser.
     """

@@ -25,7 +25,7 @@ BESIDE_SLOW, BESIDE_HASHING = 3, 5  # times as long may others wait
 DEADLINE = 60  # seconds within which a request must be complete, and a response make progress
 IDLE = 20  # seconds after which the service closes an idle connection
 TOLERANCE = 10  # seconds
-READING, IGNORING = 160, 250  # MB that a worker may have beside clients that read, and beside some that do not
+READING, IGNORING = 160, 250  # MB that a worker may have while clients read, and while clients read nothing
 LARGE = "😀" * 10_000  # a hundred of these make a page of 4 MB
 LARGEST_PAGE = "/api/message?page_size=100"
 MEBIBYTE = 2**20
@@ -93,8 +93,8 @@ class Proof:
             waits.append(self.waits()[1])
             crowd.communicate()
         check(
-            f"beside 40 clients that register and log in, nine in ten GET /api/auth/user take less than {waits[1]:.0f} ms: "
-            f"{waits[1] / waits[0]:.1f} times as long as beside 40 that ask for the same",
+            f"next to 40 clients that register and log in, nine in ten GET /api/auth/user take less than {waits[1]:.0f} ms: "
+            f"{waits[1] / waits[0]:.1f} times as long as next to 40 that ask for the same",
             waits[1] <= BESIDE_HASHING * waits[0],
         )
 
@@ -111,7 +111,7 @@ class Proof:
             beside = self.waits("/api/message")
         times = [one / other for one, other in zip(beside, alone, strict=True)]
         check(
-            "beside 40 clients that drip a body, 40 that drip chunks, 40 that never read and 2,000 that are idle, others "
+            "next to 40 clients that drip a body, 40 that drip chunks, 40 that never read and 2,000 that are idle, others "
             f"wait {beside[0]:.1f} ms, nine in ten at most {beside[1]:.1f} ms, {times[0]:.1f} and {times[1]:.1f} times "
             "as long as alone",
             max(times) <= BESIDE_SLOW,
