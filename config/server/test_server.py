@@ -564,13 +564,14 @@ class ProcessTests(ServiceTestCase):
         body = json.dumps({"receiver": "bob", "content": "hi"}).encode()
         head = (
             f"POST /api/message HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token {token}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
         )
         service = self.separate_service()
         connections = [self.connect(service) for _ in range(10)]
         for connection in connections:
-            self.exchange(connection, "GET", "/healthz")  # the connection has its worker
-            connection.sock.sendall(head.encode() + body[:5])
+            connection.sock.sendall(head.encode())
+            self.assertEqual(connection.sock.recv(65_536), b"HTTP/1.1 100 Continue\r\n\r\n")  # it is in flight
+            connection.sock.sendall(body[:5])
         service.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
 
