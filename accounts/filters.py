@@ -8,8 +8,6 @@ from accounts.models import NO_SUCH_USER, user_named
 
 class UsernameFormField(forms.Field):
     def to_python(self, value):
-        if value is None:
-            return None
         user = user_named(value)
         if user is None:
             raise forms.ValidationError(NO_SUCH_USER)
