@@ -101,7 +101,7 @@ class Conversation(models.Model):
     """The messages that `owner` and `partner` exchanged, as the owner sees them. Each pair of users has one per owner."""
 
     owner = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+", db_index=False)
-    partner = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    partner = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+", db_index=False)
     sent = models.PositiveBigIntegerField(default=0)
     received = models.PositiveBigIntegerField(default=0)
     unread = models.PositiveBigIntegerField(default=0)
