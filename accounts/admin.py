@@ -1,5 +1,6 @@
 import re
 from functools import partial
+from urllib.parse import urlencode
 
 from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
@@ -14,12 +15,15 @@ from django.contrib.auth.models import Group, User
 from django.core.exceptions import SuspiciousOperation
 from django.db import transaction
 from django.db.models import PROTECT
+from django.urls import reverse
+from django.utils.html import format_html_join
 
 from accounts.actions import deactivate, lock_account, revoke_tokens
 from accounts.authentication import AuthToken
 from accounts.models import is_deleted
 
 admin.site.unregister([User, Group, AuthToken])
+AuthToken._meta.verbose_name, AuthToken._meta.verbose_name_plural = "token", "tokens"
 
 
 class StrictParametersMixin:
@@ -80,6 +84,17 @@ class AccountAdmin(StrictParametersMixin, UserAdmin):
     list_filter = ["is_active", "is_staff", "is_superuser"]
     search_fields = ["username__part_in_any_case", "first_name", "last_name", "email"]
     actions = ["deactivate_users", "revoke_tokens_of_users"]
+    fieldsets = [UserAdmin.fieldsets[0], ("See also", {"fields": ["lists"]}), *UserAdmin.fieldsets[1:]]
+    # Links on the page of a user: each a label with a list and a search in it. Other apps add theirs.
+    linked_lists = {"Tokens": ("admin:knox_authtoken_changelist", "{}")}
+
+    @admin.display(description="Lists")
+    def lists(self, user):
+        links = (
+            (reverse(page), urlencode({"q": search.format(user.username)}), label)
+            for label, (page, search) in self.linked_lists.items()
+        )
+        return format_html_join(" · ", '<a href="{}?{}">{}</a>', links)
 
     def has_change_permission(self, request, obj=None):
         is_open = obj is None or not is_deleted(obj)
@@ -95,11 +110,14 @@ class AccountAdmin(StrictParametersMixin, UserAdmin):
         return operator.is_superuser or not is_staff or operator == user
 
     def get_readonly_fields(self, request, obj=None):
-        """A name never changes: it is how clients identify the user. Only superusers give permissions."""
+        """A name never changes: it is how clients identify the user. Only superusers give permissions.
+
+        The times are shown with their time zone, which a form does not.
+        """
         if obj is None:
             return []
         permissions = ["is_staff", "is_superuser", "groups", "user_permissions"]
-        return ["username", *([] if request.user.is_superuser else permissions)]
+        return ["username", "lists", "last_login", "date_joined", *([] if request.user.is_superuser else permissions)]
 
     def get_deleted_objects(self, objs, request):
         """What would be deleted, without reading it.

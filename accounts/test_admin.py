@@ -29,6 +29,14 @@ class OperatorLoginTests(AdminTestCase):
                 self.assertIn("Log out", html)
         self.assertIn('href="/api/docs"', self.page("/admin/"))
 
+    def test_sections_have_names_for_people(self):
+        sections = {section["name"]: section for section in self.admin.get("/admin/").context["app_list"]}
+
+        self.assertEqual(
+            {name: [model["name"] for model in section["models"]] for name, section in sections.items()},
+            {"Accounts": ["Groups", "Users"], "Blocks": ["Blocks"], "Messages": ["Messages"], "Tokens": ["Tokens"]},
+        )
+
     def test_names_the_operator_in_the_logs(self):
         self.page("/admin/")
 
@@ -191,8 +199,7 @@ class UserTests(AdminTestCase):
     def change(self, user, **changes):
         form = self.admin.get(f"/admin/auth/user/{user.pk}/change/").context["adminform"].form
         kept = {name: value for name, value in form.initial.items() if name in form.fields and value not in (None, False)}
-        joined = {"date_joined_0": f"{user.date_joined:%Y-%m-%d}", "date_joined_1": f"{user.date_joined:%H:%M:%S}"}
-        return self.admin.post(f"/admin/auth/user/{user.pk}/change/", {**kept, **joined, **changes})
+        return self.admin.post(f"/admin/auth/user/{user.pk}/change/", {**kept, **changes})
 
     def add(self, username):
         return self.admin.post(
@@ -303,6 +310,15 @@ class UserTests(AdminTestCase):
                 self.assertEqual(self.listed(f"/admin/auth/user/?q={part}"), [self.bob])
         self.assertEqual(self.listed("/admin/auth/user/?q=b_b"), [])
 
+    def test_times_say_utc(self):
+        for path, times in {
+            "": (self.operator.date_joined,),
+            f"{self.operator.pk}/change/": (self.operator.date_joined, User.objects.get(username="operator").last_login),
+        }.items():
+            for time in times:
+                with self.subTest(path, time=time):
+                    self.assertIn(f"{time:%Y-%m-%d %H:%M:%S} UTC", self.page(f"/admin/auth/user/{path}"))
+
 
 class StaffTests(AdminTestCase):
     """bob and carol are staff, bob with every permission; the operator and dave are superusers."""
@@ -325,9 +341,8 @@ class StaffTests(AdminTestCase):
     def act(self, action, *users, **form):
         return self.post("user/", action=action, _selected_action=[user.pk for user in users], post="yes", **form)
 
-    def form(self, user, **changes):
-        joined = {"date_joined_0": f"{user.date_joined:%Y-%m-%d}", "date_joined_1": f"{user.date_joined:%H:%M:%S}"}
-        return {"email": "", "is_active": "on", **joined, **changes}
+    def form(self, **changes):
+        return {"email": "", "is_active": "on", **changes}
 
     def state(self, *users):
         """The accounts with their tokens, permissions and groups."""
@@ -349,7 +364,7 @@ class StaffTests(AdminTestCase):
         for user in self.others:
             path = f"user/{user.pk}"
             for action, form in {
-                "change": self.form(user, email="mallory@example.com", is_active=""),
+                "change": self.form(email="mallory@example.com", is_active=""),
                 "password": {**password, "set-password": ""},
                 "delete": {"post": "yes"},
             }.items():
@@ -370,7 +385,7 @@ class StaffTests(AdminTestCase):
             self.page(f"/admin/auth/user/{user.pk}/history/")
 
     def test_do_to_users_what_they_are_permitted(self):
-        self.assertEqual(self.post(f"user/{self.alice.pk}/change/", **self.form(self.alice, email="a@example.com")), 302)
+        self.assertEqual(self.post(f"user/{self.alice.pk}/change/", **self.form(email="a@example.com")), 302)
         self.act("deactivate_users", self.alice, *self.others)
 
         self.alice.refresh_from_db()
@@ -390,7 +405,7 @@ class StaffTests(AdminTestCase):
         for user in (self.alice, self.bob):
             with self.subTest(user):
                 before = self.state(user)
-                self.assertEqual(self.post(f"user/{user.pk}/change/", **self.form(user, **more)), 302)
+                self.assertEqual(self.post(f"user/{user.pk}/change/", **self.form(**more)), 302)
                 self.assertEqual(self.state(user), before)
         new = {"username": "erin", "usable_password": "true", "password1": PASSWORD, "password2": PASSWORD}
         self.assertEqual(self.post("user/add/", **new, **more), 302)
@@ -413,7 +428,7 @@ class StaffTests(AdminTestCase):
         self.admin = self.logged_in("operator")
         more = {"is_staff": "on", "is_superuser": "on", "groups": [self.group.pk]}
 
-        self.assertEqual(self.post(f"user/{self.carol.pk}/change/", **self.form(self.carol, **more)), 302)
+        self.assertEqual(self.post(f"user/{self.carol.pk}/change/", **self.form(**more)), 302)
         self.assertEqual(self.post(f"group/{self.group.pk}/change/", name="others"), 302)
         self.act("deactivate_users", self.bob, self.carol)
 
@@ -423,6 +438,14 @@ class StaffTests(AdminTestCase):
 
 
 class TokenTests(AdminTestCase):
+    def test_the_page_of_a_user_links_to_theirs(self):
+        token, _ = issue_token(self.alice)
+        issue_token(self.bob)
+
+        links = self.links(f"/admin/auth/user/{self.alice.pk}/change/")
+
+        self.assertEqual(self.listed(links["Tokens"]), [token])
+
     def test_lists_whose_they_are_and_until_when(self):
         token, _ = issue_token(self.alice)
         newer = [issue_token(self.bob)[0] for _ in range(4)]
@@ -430,6 +453,8 @@ class TokenTests(AdminTestCase):
         self.assertEqual(self.listed("/admin/knox/authtoken/"), [*newer[::-1], token])
         html = self.page("/admin/knox/authtoken/")
         self.assertIn("alice", html)
+        for time in (token.created, token.expiry):
+            self.assertIn(f"{time:%Y-%m-%d %H:%M:%S} UTC", html)
         self.assertNotIn('type="checkbox"', html)
 
     def test_finds_by_whole_name(self):

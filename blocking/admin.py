@@ -1,6 +1,6 @@
 from django.contrib import admin
 
-from accounts.admin import ViewOnlyAdmin
+from accounts.admin import AccountAdmin, ViewOnlyAdmin
 from blocking.actions import unblock_user
 from blocking.models import Block
 
@@ -21,3 +21,6 @@ class BlockAdmin(ViewOnlyAdmin):
     def delete_queryset(self, request, queryset):
         for block in queryset:
             unblock_user(block)
+
+
+AccountAdmin.linked_lists |= {"Blocks": ("admin:blocking_block_changelist", "{}")}

@@ -20,6 +20,19 @@ class BlockTests(AdminTestCase):
         self.assertEqual(self.listed(f"{LIST}?q=bob"), [self.block])
         self.assertEqual(self.listed(f"{LIST}?q=bo"), [])
 
+    def test_the_page_of_a_user_links_to_blocks_by_and_of_them(self):
+        by_carol = Block.objects.create(blocker=self.carol, blocked=self.alice)
+        Block.objects.create(blocker=self.carol, blocked=self.bob)
+
+        links = self.links(f"/admin/auth/user/{self.alice.pk}/change/")
+
+        self.assertEqual(self.listed(links["Blocks"]), [by_carol, self.block])
+
+    def test_times_say_utc(self):
+        for path in (LIST, f"{LIST}{self.block.pk}/change/"):
+            with self.subTest(path):
+                self.assertIn(f"{self.block.created:%Y-%m-%d %H:%M:%S} UTC", self.page(path))
+
     def test_lifts_one(self):
         bob = self.as_user(self.bob)
 

@@ -33,9 +33,9 @@ DATABASES = {"default": database("DATABASE_URL", BASE_DIR / "db.sqlite3")}
 
 INSTALLED_APPS = [
     "config.apps.OperatorAdminConfig",
-    "knox",
+    "config.apps.TokensConfig",
     "accounts",  # before auth, whose `changepassword` it extends, and after knox, whose page in the admin it replaces
-    "django.contrib.auth",
+    "config.apps.AccountsConfig",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
@@ -90,6 +90,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2**20  # bytes
 TIME_ZONE = "UTC"
 USE_I18N = False
+FORMAT_MODULE_PATH = "config.formats"
 
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "config" / "api" / "static"]

@@ -1,3 +1,5 @@
+import re
+
 from django.contrib import admin
 from django.core.paginator import Paginator
 
@@ -27,19 +29,36 @@ class AllMessages:
 
 
 class SearchResults:
-    """The messages of a listing."""
+    """Messages, and after them those of a listing."""
 
-    def __init__(self, messages: MessageQuerySet, listing: MessageListing) -> None:
+    def __init__(self, messages: MessageQuerySet, first: list[Message], listing: MessageListing) -> None:
         self.messages = messages
+        self.first = first
         self.listing = listing
 
     def count(self) -> int:
         _, count = self.listing.page(0, 1)
-        return count
+        return len(self.first) + count
 
-    def __getitem__(self, rows: slice) -> MessageQuerySet:
-        found, _ = self.listing.page(rows.start, rows.stop - rows.start)
-        return self.messages.filter(pk__in=[row.id for row in found]).newest_first()
+    def __getitem__(self, rows: slice) -> list[Message]:
+        start = max(rows.start - len(self.first), 0)
+        found, _ = self.listing.page(start, rows.stop - len(self.first) - start)
+        return [*self.first[rows], *self.messages.filter(pk__in=[row.id for row in found]).newest_first()]
+
+
+DIRECTIONS = {"": "involving", "from": "sent_by", "to": "received_by"}  # each a method of both classes of messages
+
+
+def find_messages(messages: MessageQuerySet, words: list[str]) -> tuple[MessageQuerySet, MessageListing] | None:
+    """Return what `alice`, `from:alice`, `to:alice` or `alice bob` finds, None where there is no such user."""
+    direction, _, name = words[0].rpartition(":")
+    users = [user_named(name) for name in (name, *words[1:3])]
+    if None in users or len(users) > (1 if direction else 2) or direction not in DIRECTIONS:
+        return None
+    if len(users) == 2:
+        return messages.between(*users), MessageListing.involving(users[0]).exchanged_with(users[1])
+    method = DIRECTIONS[direction]
+    return getattr(messages, method)(*users), getattr(MessageListing, method)(*users)
 
 
 @admin.action(description="Erase selected users", permissions=["delete"])
@@ -56,13 +75,16 @@ AccountAdmin.actions = [*AccountAdmin.actions, erase_users]
 class MessageAdmin(ViewOnlyAdmin):
     """Messages can be looked at. No page of the list counts, sorts or scans, however many there are."""
 
-    list_display = ["created", "sender", "receiver", "beginning", "read"]
-    fields = ["created", "sender", "receiver", "content", "read"]
+    list_display = ["id", "created", "sender", "receiver", "beginning", "read"]
+    fields = ["id", "created", "sender", "receiver", "content", "read"]
     list_select_related = []  # or Django joins all users, and PostgreSQL reads them whole
     list_per_page = 50
     sortable_by = []
-    search_fields = ["sender", "receiver"]  # shows the search box; get_search_results searches
-    search_help_text = "A whole username: all that they sent or received. Two usernames: their conversation."
+    search_fields = ["id", "sender", "receiver"]  # shows the search box; get_search_results searches
+    search_help_text = (
+        "The id of a message. A whole username: all that they sent or received; from:name or to:name: what they sent or "
+        "received. Two usernames: their conversation."
+    )
     show_full_result_count = False
 
     def get_queryset(self, request):
@@ -74,19 +96,26 @@ class MessageAdmin(ViewOnlyAdmin):
 
     def get_search_results(self, request, queryset, search_term):
         """Return the messages found, and leave the rows to count and page through to get_paginator, in the request."""
-        names = {lower_case(name) for name in search_term.split()}
-        users = [user_named(name) for name in [*names][:3]]
-        if not names:
+        words = [*{lower_case(word) for word in search_term.split()}]
+        if not words:
             request.rows = AllMessages(queryset)
-        elif None in users or len(users) > 2:
-            queryset = request.rows = queryset.none()
-        elif len(users) == 2:
-            request.rows = SearchResults(queryset, MessageListing.involving(users[0]).exchanged_with(users[1]))
-            queryset = queryset.between(*users)
-        else:
-            request.rows = SearchResults(queryset, MessageListing.involving(users[0]))
-            queryset = queryset.involving(users[0])
-        return queryset, False
+            return queryset, False
+        is_id = len(words) == 1 and re.fullmatch("[0-9]{1,18}", words[0])
+        with_id = queryset.filter(pk=words[0]) if is_id else queryset.none()
+        found = find_messages(queryset, words)
+        if found is None:
+            request.rows = list(with_id)
+            return with_id, False
+        messages, listing = found  # with an id as well, where the name of a user is a number
+        others = [message for message in with_id if listing.with_id(message.pk) is None]
+        request.rows = SearchResults(queryset, others, listing)
+        return with_id | messages, False
 
     def get_paginator(self, request, queryset, per_page, **kwargs):
         return Paginator(request.rows, per_page)
+
+
+AccountAdmin.linked_lists |= {
+    "Messages sent": ("admin:messageservice_message_changelist", "from:{}"),
+    "Messages received": ("admin:messageservice_message_changelist", "to:{}"),
+}

@@ -2,7 +2,7 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from config.testing.cases import AdminTestCase
+from config.testing.cases import AdminTestCase, make_user
 from messageservice.actions import send_message
 from messageservice.models import Message
 
@@ -34,8 +34,16 @@ class MessageTests(AdminTestCase):
 
         html = self.page(f"{LIST}{message.pk}/change/")
 
-        for shown in (100 * "x", "alice", "bob"):
+        for shown in (f'<div class="readonly">{message.pk}</div>', 100 * "x", "alice", "bob"):
             self.assertIn(shown, html)
+
+    def test_times_say_utc(self):
+        message = self.send(self.alice, self.bob)
+        Message.objects.update(read=message.created)
+
+        for path in (LIST, f"{LIST}{message.pk}/change/"):
+            with self.subTest(path):
+                self.assertEqual(self.page(path).count(f"{message.created:%Y-%m-%d %H:%M:%S} UTC"), 2)
 
     def test_can_only_be_looked_at(self):
         message = self.send(self.alice, self.bob, "before")
@@ -62,10 +70,60 @@ class MessageTests(AdminTestCase):
 
         self.assertEqual(self.listed(f"{LIST}?q=Bob+aLICE+BOB"), [received, sent])
 
-    def test_finds_whole_names_alone(self):
+    def test_finds_by_sender_or_receiver(self):
+        sent = self.send(self.alice, self.bob)
+        received = self.send(self.carol, self.alice)
+        to_herself = self.send(self.alice, self.alice)
+
+        self.assertEqual(self.listed(f"{LIST}?q=from:Alice"), [to_herself, sent])
+        self.assertEqual(self.listed(f"{LIST}?q=to:Alice"), [to_herself, received])
+
+    def test_finds_by_id(self):
+        first = self.send(self.alice, self.bob)
         self.send(self.alice, self.bob)
 
-        for names in ("ali", "alice+nobody", "alice+bob+carol", "hi"):
+        self.assertEqual(self.listed(f"{LIST}?q={first.pk}"), [first])
+        self.assertEqual(self.listed(f"{LIST}?q=+00{first.pk}+"), [first])
+
+    def test_finds_a_user_whose_name_is_a_number_besides_the_message_with_that_id(self):
+        other = self.send(self.alice, self.bob)
+        number = make_user(str(other.pk))
+        to_number = [self.send(self.alice, number) for _ in range(50)][::-1]
+
+        pages = [self.listed(f"{LIST}?q={other.pk}&p={page}") for page in (1, 2)]
+        self.assertEqual(pages, [[other, *to_number[:49]], to_number[49:]])
+        self.assertIn("51 messages", self.page(f"{LIST}?q={other.pk}"))
+        self.assertEqual(self.listed(f"{LIST}?q=to:{other.pk}"), to_number)
+
+    def test_shows_a_message_once_whose_id_is_the_name_of_its_receiver(self):
+        number = make_user(str(self.send(self.alice, self.bob).pk + 1))
+        message = self.send(self.alice, number)
+
+        self.assertEqual((number.username, self.listed(f"{LIST}?q={message.pk}")), (str(message.pk), [message]))
+
+    def test_the_page_of_a_user_links_to_their_messages(self):
+        sent = self.send(self.alice, self.bob)
+        received = self.send(self.carol, self.alice)
+
+        links = self.links(f"/admin/auth/user/{self.alice.pk}/change/")
+
+        self.assertEqual(self.listed(links["Messages sent"]), [sent])
+        self.assertEqual(self.listed(links["Messages received"]), [received])
+
+    def test_finds_whole_names_and_ids_alone(self):
+        self.send(self.alice, self.bob)
+
+        for names in (
+            "ali",
+            "alice+nobody",
+            "alice+bob+carol",
+            "hi",
+            "from:",
+            "cc:alice",
+            "from:alice+bob",
+            "0",
+            5000 * "9",
+        ):
             with self.subTest(names):
                 self.assertEqual(self.listed(f"{LIST}?q={names}"), [])
 
@@ -81,7 +139,8 @@ class MessageTests(AdminTestCase):
         self.assertEqual(self.listed(f"{LIST}?q=alice+bob&p=2"), newest_first[1::2][50:])
 
     def test_costs_the_same_for_more(self):
-        for query in ("", "?q=alice", "?q=alice+bob"):
+        number = self.send(self.alice, self.bob).pk
+        for query in ("", "?q=alice", "?q=alice+bob", "?q=from:alice", "?q=to:bob", f"?q={number}"):
             self.send(self.alice, self.bob)
             with_one = self.queries(f"{LIST}{query}")
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from html import unescape
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -127,6 +128,10 @@ class AdminTestCase(ApiTestCase):
     def listed(self, path: str) -> list[Model]:
         """The rows that a list of the admin shows."""
         return list(self.admin.get(path).context["cl"].result_list)
+
+    def links(self, path: str) -> dict[str, str]:
+        """The links of a page, by their label."""
+        return {label: unescape(target) for target, label in re.findall('<a href="([^"]+)">([^<]+)</a>', self.page(path))}
 
 
 class ConcurrentTestCase(ApiTestMixin, APITransactionTestCase):
