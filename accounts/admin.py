@@ -135,10 +135,13 @@ class AccountAdmin(StrictParametersMixin, UserAdmin):
         return names, {"users": len(objs)}, set() if is_permitted else {"user"}, sorted(forbidding)
 
     def save_model(self, request, obj, form, change):
-        if change:
-            lock_account(User(pk=obj.pk))
-        super().save_model(request, obj, form, change)
-        if change and "is_active" in form.changed_data and not obj.is_active:
+        if not change:
+            super().save_model(request, obj, form, change)
+            return
+        lock_account(User(pk=obj.pk))
+        columns = {field.name for field in obj._meta.concrete_fields}
+        obj.save(update_fields=columns.intersection(form.changed_data))  # the others may have changed since obj was read
+        if "is_active" in form.changed_data and not obj.is_active:
             deactivate(obj)
 
     @admin.action(description="Deactivate selected users and revoke their tokens", permissions=["change"])

@@ -1,10 +1,12 @@
+import re
 from unicodedata import normalize
 from unittest.mock import patch
 
 from django.contrib.auth.models import Group, Permission, User
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.db.models import QuerySet
 from django.test import Client, override_settings
+from django.test.utils import CaptureQueriesContext
 
 from accounts.authentication import AuthToken, issue_token
 from config.environment import Limit
@@ -281,6 +283,17 @@ class UserTests(AdminTestCase):
         self.assertEqual(alice.get("/api/auth/user").status_code, 401)
         response = self.client.post("/api/auth/login", {"username": "alice", "password": new})
         self.assertEqual(response.status_code, 200)
+
+    def test_writes_the_columns_that_the_form_changes_alone(self):
+        with CaptureQueriesContext(connection) as queries:
+            self.change(self.alice, email="alice@example.org", first_name="Alice")
+
+        written = [query["sql"] for query in queries if query["sql"].startswith('UPDATE "auth_user"')]
+        self.assertEqual(
+            [re.findall('"([a-z_]+)" = ', sql.partition(" WHERE ")[0]) for sql in written], [["first_name", "email"]]
+        )
+        self.alice.refresh_from_db()
+        self.assertEqual((self.alice.email, self.alice.first_name), ("alice@example.org", "Alice"))
 
     def test_adds_a_user_who_can_log_in(self):
         self.add("dave")
