@@ -26,7 +26,7 @@ REPLACED_WITHIN = 5  # seconds
 BACK_WITHIN = 5  # seconds until all clients go on once everything is there again
 AWAY = 6  # seconds without a database
 TOLD_WITHIN = 5  # seconds until a client is told that the database is gone, or does not respond
-WENT_WRONG = {"detail": "Something went wrong"}
+UNAVAILABLE = {"detail": "The service is unavailable. Try again in a moment."}
 
 
 class Proof:
@@ -151,7 +151,7 @@ class Proof:
         until = time.monotonic() + AWAY
 
         def slowest(name: str) -> str:
-            right, took = (200, {"status": "ok"}) if name == "/healthz" else (503, WENT_WRONG), []
+            right, took = (200, {"status": "ok"}) if name == "/healthz" else (503, UNAVAILABLE), []
             while time.monotonic() < until:
                 began = time.monotonic()
                 response = self.node.request(*requests[name], token=token)

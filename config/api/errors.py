@@ -72,7 +72,7 @@ def _as_api_exception(error: Exception) -> Exception:
         DatabaseWrapper.outdated_before = time.monotonic()  # they have prepared statements for a table that has changed
     if not isinstance(error, Error) or (isinstance(error, MISTAKES) and not isinstance(error.__cause__, CHANGED)):
         return _api_exception(500, "Something went wrong")
-    return _api_exception(503, "Something went wrong", wait=5)
+    return _api_exception(503, "The service is unavailable. Try again in a moment.", wait=5)
 
 
 def _api_exception(status: int, detail: str, wait: int | None = None) -> exceptions.APIException:

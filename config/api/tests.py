@@ -21,6 +21,7 @@ from messageservice.models import Message
 
 NOT_FOUND = {"detail": "Not found."}
 WENT_WRONG = {"detail": "Something went wrong"}
+UNAVAILABLE = {"detail": "The service is unavailable. Try again in a moment."}
 TOO_LARGE = b"x" * (2**20 + 1)
 
 
@@ -277,7 +278,7 @@ class DatabaseErrorTests(ApiTestCase):
             ):
                 response = client.get(url)
 
-                self.assertEqual((response.status_code, response.json()), (503, WENT_WRONG))
+                self.assertEqual((response.status_code, response.json()), (503, UNAVAILABLE))
                 self.assertRegex(response.headers["Retry-After"], "^[1-9][0-9]*$")
                 self.assertIn("Error: gone", self.log_lines("debug")[-1]["traceback"])
 
@@ -311,7 +312,7 @@ class DatabaseAwayTests(ConcurrentTestCase):
             with self.subTest(method=method, path=url):
                 response = getattr(self.client_of_alice, method.lower())(url, body)
 
-                self.assertEqual((response.status_code, response.json()), (503, WENT_WRONG))
+                self.assertEqual((response.status_code, response.json()), (503, UNAVAILABLE))
                 self.assertIn("Retry-After", response.headers)
                 line = self.log_lines("debug")[-1]
                 self.assertEqual((line["method"], line["path"]), (method, url))
@@ -475,7 +476,7 @@ class HealthTests(ApiTestCase):
         with mock.patch("django.db.backends.utils.CursorWrapper.execute", side_effect=OperationalError("gone")):
             response = self.client.get("/readyz")
 
-        self.assertEqual((response.status_code, response.json()), (503, WENT_WRONG))
+        self.assertEqual((response.status_code, response.json()), (503, UNAVAILABLE))
         self.assertIn("Retry-After", response.headers)
 
 

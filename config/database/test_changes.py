@@ -18,7 +18,7 @@ from config.database.sql import fetch_one
 from config.testing.cases import ConcurrentTestCase
 from config.testing.service import running_service
 
-UNAVAILABLE = (503, {"detail": "Something went wrong"})
+UNAVAILABLE = (503, {"detail": "The service is unavailable. Try again in a moment."})
 SUCCESS = [201] + [200] * 6
 
 

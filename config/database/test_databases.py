@@ -24,6 +24,8 @@ from config.testing.http_client import free_port
 from config.testing.service import test_database_url
 from messageservice.models import Mailbox, Message
 
+UNAVAILABLE = (503, {"detail": "The service is unavailable. Try again in a moment."})
+
 
 @skipUnless(connection.vendor == "sqlite", "about the database backend for SQLite")
 class WriteLockTests(ConcurrentTestCase):
@@ -153,7 +155,7 @@ class LongestWaitTests(ConcurrentTestCase):
         responses = self.at_once(*[self.get_user] * len(reasons))
 
         for response in responses:
-            self.assertEqual((response.status_code, response.json()), (503, {"detail": "Something went wrong"}))
+            self.assertEqual((response.status_code, response.json()), UNAVAILABLE)
             self.assertIn("Retry-After", response.headers)
         found = [line["traceback"].splitlines()[-1] for line in self.log_lines("debug")[-len(reasons) :]]
         for reason, line in zip(sorted(reasons), sorted(line.partition(": ")[2] for line in found), strict=True):
@@ -270,7 +272,7 @@ class PersistentConnectionTests(ConcurrentTestCase):
         close_old_connections()
         accepted = client.post("/api/message", body)
 
-        self.assertEqual((refused.status_code, refused.json()), (503, {"detail": "Something went wrong"}))
+        self.assertEqual((refused.status_code, refused.json()), UNAVAILABLE)
         self.assertIn("Retry-After", refused.headers)
         self.assertIn("ReadOnlySqlTransaction", self.log_lines("debug")[-1]["traceback"])
         self.assertEqual(accepted.status_code, 201)
