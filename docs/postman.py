@@ -1,123 +1,145 @@
 """Makes the Postman collection from the API's schema: `make postman`.
 
-The collection runs from top to bottom, in the order in which a new user would send the requests. The users of the examples,
-alice and bob, get new names in every run. Register and login store the token that all other requests send.
+There is a folder for each tag, and in it the requests in the order of the schema, in which they run from top to bottom.
+Where a request needs a token and there is none, the collection registers a new user, so each folder runs on its own as well.
+The users of the examples, alice and bob, then get new names.
 """
 
 import json
 import sys
 
-JOURNEY = [
-    "check_health",
-    "check_readiness",
-    "register",
-    "log_in",
-    "show_account",
-    "send_message",
-    "show_message",
-    "list_messages",
-    "list_sent_messages",
-    "list_received_messages",
-    "list_conversations",
-    "mark_conversation_read",
-    "block_user",
-    "list_blocks",
-    "unblock_user",
-    "list_sessions",
-    "end_session",
-    "change_password",
-    "log_out",
-    "log_out_everywhere",
-    "delete_account",
-]
-VARIABLES = {"alice": "{{user}}", "bob": "{{partner}}"}
-NEW_NAMES = """\
-const run = pm.variables.replaceIn("{{$randomUUID}}").slice(0, 8);
-pm.collectionVariables.set("user", "alice-" + run);
-pm.collectionVariables.set("partner", "bob-" + run);
-pm.sendRequest({
+VARIABLES = {"alice": "{{user}}", "bob": "{{partner}}"}  # by value in an example
+PASSWORDS = {"password": "{{password}}", "current_password": "{{password}}"}  # by field of a request
+PATH = {"{username}": "{{partner}}", "{id}": "{{message}}", "{session_id}": "{{session}}"}
+
+NEW_USER = """\
+const kept = pm.collectionVariables;
+const isRegistration = pm.request.url.getPath() === "/api/auth/register";
+const needsToken = pm.request.auth?.type !== "noauth";
+const register = (username, then) => pm.sendRequest({
   url: pm.variables.get("baseUrl") + "/api/auth/register",
   method: "POST",
   header: {"Content-Type": "application/json"},
-  body: {mode: "raw", raw: JSON.stringify({username: "bob-" + run, password: "another secret"})},
-});"""
+  body: {mode: "raw", raw: JSON.stringify({username, password: kept.get("password")})},
+}, then);
+if (isRegistration || (needsToken && !kept.get("token"))) {
+  const run = pm.variables.replaceIn("{{$randomUUID}}").slice(0, 8);
+  kept.set("user", "alice-" + run);
+  kept.set("partner", "bob-" + run);
+  kept.set("password", "a long secret");
+  register(kept.get("partner"));
+  if (!isRegistration) {
+    register(kept.get("user"), (error, response) => kept.set("token", response.json().token));
+  }
+}"""
+
 KEEP_SESSION = 'pm.collectionVariables.set("token", pm.response.json().token);'
-KEEP_MESSAGE = 'pm.collectionVariables.set("message", pm.response.json().id);'
-LOG_IN_AGAIN = """\
-pm.sendRequest({
-  url: pm.variables.get("baseUrl") + "/api/auth/login",
-  method: "POST",
-  header: {"Content-Type": "application/json"},
-  body: {mode: "raw", raw: JSON.stringify({username: pm.collectionVariables.get("user"), password: "a longer secret"})},
-}, (error, response) => pm.collectionVariables.set("token", response.json().token));"""
-KEEP_OTHER_SESSION = """\
-const other = pm.response.json().results.find((session) => !session.current);
-pm.collectionVariables.set("session", other.id);"""
+FORGET_SESSION = 'pm.collectionVariables.unset("token");'
 AFTER = {
     "register": KEEP_SESSION,
     "log_in": KEEP_SESSION,
-    "send_message": KEEP_MESSAGE,
-    "list_sessions": KEEP_OTHER_SESSION,
+    "log_out": FORGET_SESSION,
+    "log_out_everywhere": FORGET_SESSION,
+    "list_sessions": 'pm.collectionVariables.set("session", pm.response.json().results[0].id);',
+    "end_session": FORGET_SESSION,
+    "change_password": 'pm.collectionVariables.set("password", JSON.parse(pm.request.body.raw).new_password);',
+    "delete_account": FORGET_SESSION,
+    "send_message": 'pm.collectionVariables.set("message", pm.response.json().id);',
 }
-BEFORE = {"register": NEW_NAMES, "log_out_everywhere": LOG_IN_AGAIN, "delete_account": LOG_IN_AGAIN}
 
 
 def script(event: str, code: str) -> dict:
     return {"listen": event, "script": {"type": "text/javascript", "exec": code.splitlines()}}
 
 
-def with_variables(value):
-    """The value of an example with variables of the collection in place of its users and its message id."""
-    if isinstance(value, dict):
-        return {key: "{{message}}" if key == "up_to" else with_variables(inner) for key, inner in value.items()}
-    return VARIABLES.get(value, value) if isinstance(value, str) else value
+def optional(parameter: dict) -> dict:
+    """A parameter of the URL or a header, which the reader turns on."""
+    return {
+        "key": parameter["name"],
+        "value": str(parameter.get("example", parameter["schema"].get("default", ""))),
+        "description": parameter.get("description", ""),
+        "disabled": not parameter.get("required"),
+    }
+
+
+def body(example: dict) -> dict:
+    """The example of a request with variables of the collection in place of users, password and message id."""
+    fields = {
+        name: "{{message}}" if name == "up_to" else PASSWORDS.get(name, VARIABLES.get(str(value), value))
+        for name, value in example.items()
+    }
+    raw = json.dumps(fields, indent=2, ensure_ascii=False).replace('"{{message}}"', "{{message}}")
+    return {"mode": "raw", "raw": raw, "options": {"raw": {"language": "json"}}}
+
+
+def example(request: dict, status: str, response: dict) -> dict:
+    """An example response: the schema's, or, as it has none for errors, one with the description of the response."""
+    saved = {"name": f"{status} {response['description']}", "originalRequest": request, "code": int(status)}
+    content = response.get("content", {}).get("application/json")
+    if content is None:
+        return saved
+    if "examples" in content:
+        value = next(iter(content["examples"].values()))["value"]
+    else:
+        properties = content["schema"].get("properties", {"detail": {}})
+        value = {name: rules.get("enum", [response["description"]])[0] for name, rules in properties.items()}
+    header = [{"key": "Content-Type", "value": "application/json"}]
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return {**saved, "header": header, "_postman_previewlanguage": "json", "body": text}
 
 
 def item(path: str, method: str, operation: dict) -> dict:
-    name = operation["operationId"]
-    status = next(status for status in operation["responses"] if status.startswith("2"))
-    test = f'pm.test("{name} returns {status}", () => pm.response.to.have.status({status}));'
-    path = path.replace("{username}", "{{partner}}").replace("{id}", "{{message}}").replace("{session_id}", "{{session}}")
+    name, responses = operation["operationId"], operation["responses"]
+    parameters = operation.get("parameters", [])
+    needs_token = any("token" in scheme for scheme in operation.get("security", []))
+    url = path
+    for parameter, variable in PATH.items():
+        url = url.replace(parameter, variable)
     request = {
         "method": method.upper(),
-        "description": operation["summary"],
-        "header": [],
-        "url": {"raw": f"{{{{baseUrl}}}}{path}", "host": ["{{baseUrl}}"], "path": path.strip("/").split("/")},
+        "description": "\n\n".join(filter(None, (operation["summary"], operation.get("description")))),
+        "header": [optional(parameter) for parameter in parameters if parameter["in"] == "header"],
+        "url": {
+            "raw": f"{{{{baseUrl}}}}{url}",
+            "host": ["{{baseUrl}}"],
+            "path": url.strip("/").split("/"),
+            "query": [optional(parameter) for parameter in parameters if parameter["in"] == "query"],
+        },
     }
-    if not any("token" in scheme for scheme in operation.get("security", [])):
+    if not needs_token:
         request["auth"] = {"type": "noauth"}
     if "requestBody" in operation:
         examples = operation["requestBody"]["content"]["application/json"]["examples"]
-        body = with_variables(next(iter(examples.values()))["value"])
-        raw = json.dumps(body, indent=2, ensure_ascii=False).replace('"{{message}}"', "{{message}}")
-        request["header"] = [{"key": "Content-Type", "value": "application/json"}]
-        request["body"] = {"mode": "raw", "raw": raw, "options": {"raw": {"language": "json"}}}
-    events = [script("test", "\n".join(filter(None, (test, AFTER.get(name)))))]
-    if name in BEFORE:
-        events.append(script("prerequest", BEFORE[name]))
-    return {"name": operation["summary"], "event": events, "request": request}
-
-
-def collection(description: dict) -> dict:
-    operations = {
-        operation["operationId"]: (path, method, operation)
-        for path, methods in description["paths"].items()
-        for method, operation in methods.items()
+        request["header"].append({"key": "Content-Type", "value": "application/json"})
+        request["body"] = body(next(iter(examples.values()))["value"])
+    success = next(status for status in responses if status.startswith("2"))
+    error = "400" if "body" in request else "404" if "{" in path else "401" if needs_token else "503"
+    test = f'pm.test("{name} returns {success}", () => pm.response.to.have.status({success}));'
+    return {
+        "name": operation["summary"],
+        "event": [script("test", "\n".join(filter(None, (test, AFTER.get(name)))))],
+        "request": request,
+        "response": [example(request, status, responses[status]) for status in (success, error)],
     }
-    if set(operations) != set(JOURNEY):
-        sys.exit(f"JOURNEY and the schema differ in {sorted(set(operations) ^ set(JOURNEY))}.")
+
+
+def collection(schema: dict) -> dict:
+    folders = {tag["name"]: {**tag, "item": []} for tag in schema["tags"]}
+    for path, methods in schema["paths"].items():
+        for method, operation in methods.items():
+            folders[operation["tags"][0]]["item"].append(item(path, method, operation))
+    variables = {"baseUrl": "http://127.0.0.1:8000"}
+    variables |= dict.fromkeys(("token", "user", "partner", "password", "message", "session"), "")
     return {
         "info": {
-            "name": description["info"]["title"],
-            "description": description["info"]["description"],
+            "name": schema["info"]["title"],
+            "description": schema["info"]["description"],
             "schema": "https://schema.getpostman.com/json/collection/v2.1.0/collection.json",
         },
         "auth": {"type": "bearer", "bearer": [{"key": "token", "value": "{{token}}", "type": "string"}]},
-        "variable": [
-            {"key": "baseUrl", "value": "http://127.0.0.1:8000"},
-            *({"key": key, "value": ""} for key in ("token", "user", "partner", "message", "session")),
-        ],
-        "item": [item(*operations[name]) for name in JOURNEY],
+        "event": [script("prerequest", NEW_USER)],
+        "variable": [{"key": key, "value": value} for key, value in variables.items()],
+        "item": list(folders.values()),
     }
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.contrib.staticfiles import finders
 
 from config.testing.cases import ApiTestCase, ConcurrentTestCase
@@ -78,6 +79,38 @@ class DocsTests(ApiTestCase):
 
         self.assertEqual((unknown.status_code, unknown.json()), (400, {"page": ["Unknown parameter."]}))
         self.assertEqual((wrong_method.status_code, wrong_method.json()), (405, {"detail": 'Method "POST" not allowed.'}))
+
+
+class PostmanTests(ApiTestCase):
+    """What `make postman` made."""
+
+    FILE = Path(settings.BASE_DIR, "docs", "postman_collection.json")
+
+    def test_holds_every_operation_by_tag_with_its_parameters_and_example_responses(self):
+        paths = self.client.get("/api/schema").json()["paths"]
+        operations = {
+            (operation["tags"][0], operation["summary"]): {
+                (parameter["name"], parameter.get("description", ""))
+                for parameter in operation.get("parameters", [])
+                if parameter["in"] != "path"
+            }
+            for methods in paths.values()
+            for operation in methods.values()
+        }
+
+        requests = {
+            (folder["name"], item["name"]): (item["request"], item["response"])
+            for folder in json.loads(self.FILE.read_text())["item"]
+            for item in folder["item"]
+        }
+
+        for key in {*operations, *requests}:
+            with self.subTest(key):
+                request, responses = requests[key]
+                parameters = (*request["url"]["query"], *request["header"])
+                described = {(each["key"], each["description"]) for each in parameters if "description" in each}
+                self.assertEqual(described, operations[key])
+                self.assertRegex(" ".join(str(response["code"]) for response in responses), "^2.. [45]..$")
 
 
 @contextmanager
