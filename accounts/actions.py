@@ -131,6 +131,18 @@ def verify_password(user: User, password: str) -> bool:
     return True
 
 
+@transaction.atomic
+def set_password(user: User, password: str) -> None:
+    """Set a password on behalf of an operator, and end the user's sessions.
+
+    Raises PermissionDenied if the account was deleted.
+    """
+    lock_account(user)
+    user.set_password(password)
+    user.save(update_fields=["password"])
+    revoke_tokens(user)
+
+
 def revoke_tokens(user: User) -> None:
     """Log the user out everywhere, on behalf of an operator."""
     user.auth_token_set.all().delete()

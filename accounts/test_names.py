@@ -266,6 +266,25 @@ class ChangePasswordTests(ApiTestCase):
         credentials = [{"username": "alice", "password": password} for password in (PASSWORD, self.new)]
         self.assertEqual([self.client.post("/api/auth/login", each).status_code for each in credentials], [400, 200])
 
+    def test_keeps_what_others_change_while_it_asks(self):
+        def change_email(prompt):
+            User.objects.filter(username="alice").update(email="new@example.org")
+            return self.new
+
+        with patch("getpass.getpass", change_email):
+            call_command("changepassword", "alice", stdout=StringIO())
+
+        self.alice.refresh_from_db()
+        self.assertEqual((self.alice.email, self.alice.check_password(self.new)), ("new@example.org", True))
+
+    def test_asks_three_times(self):
+        answers, output = ["a", "b", "password1", "password1", self.new, self.new], StringIO()
+        with patch("getpass.getpass", side_effect=answers):
+            call_command("changepassword", "alice", stdout=output, stderr=output)
+
+        for line in ("Passwords do not match", "too common", "Password changed successfully for user 'alice'"):
+            self.assertIn(line, output.getvalue())
+
     def test_changes_nothing_for_an_unknown_user_or_a_weak_password(self):
         alice = self.as_user(self.alice)
         for username, password in (("nobody", self.new), ("alice", "password1")):

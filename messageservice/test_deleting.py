@@ -246,6 +246,18 @@ class EraseCommandTests(DeletedAssertions, ApiTestCase):
             call_command("erase", "nobody")
 
 
+class ChangePasswordTests(DeletedAssertions, ApiTestCase):
+    def test_brings_back_no_account_that_was_deleted_while_it_asked(self):
+        def erase(prompt: str) -> str:
+            erase_account(self.alice)
+            return "quite another secret"
+
+        with patch("getpass.getpass", erase), self.assertRaisesMessage(CommandError, DELETED):
+            call_command("changepassword", "alice", stdout=StringIO())
+
+        self.assert_deleted(self.alice, "alice")
+
+
 class EraseInAdminTests(DeletedAssertions, AdminTestCase):
     def erase(self, *users: User, client=None):
         form = {"action": "erase_users", ACTION_CHECKBOX_NAME: [user.pk for user in users]}
