@@ -46,6 +46,8 @@ class StrictParametersMixin:
 
 
 class ViewOnlyAdmin(StrictParametersMixin, admin.ModelAdmin):
+    show_full_result_count = False  # a search counts what it finds, not the whole table as well
+
     def has_add_permission(self, request):
         return False
 

@@ -485,11 +485,9 @@ class TokenTests(AdminTestCase):
         self.assertTrue(AuthToken.objects.exists())
 
     def test_costs_the_same_for_more(self):
-        issue_token(self.alice)
-        with self.assertNumQueries(5):  # session, operator, two counts, rows
-            self.page("/admin/knox/authtoken/")
-
-        issue_token(self.bob)
-        issue_token(self.carol)
-        with self.assertNumQueries(5):
-            self.page("/admin/knox/authtoken/")
+        for owners in ((self.alice,), (self.alice, self.bob, self.carol)):
+            for owner in owners:
+                issue_token(owner)
+            for query in ("", "?q=alice"):
+                with self.subTest(query, more=owners), self.assertNumQueries(4):  # session, operator, count, rows
+                    self.page(f"/admin/knox/authtoken/{query}")

@@ -85,7 +85,6 @@ class MessageAdmin(ViewOnlyAdmin):
         "The id of a message. A whole username: all that they sent or received; from:name or to:name: what they sent or "
         "received. Two usernames: their conversation."
     )
-    show_full_result_count = False
 
     def get_queryset(self, request):
         return super().get_queryset(request).prefetch_related("sender", "receiver")
