@@ -58,10 +58,10 @@ MIDDLEWARE = [
     "config.server.middleware.OverloadMiddleware",
     "config.api.middleware.BodyLimitMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
+    "config.api.middleware.SessionMiddleware",
+    "config.api.middleware.CsrfViewMiddleware",
+    "config.api.middleware.AuthenticationMiddleware",
+    "config.api.middleware.MessageMiddleware",
 ]
 
 DEBUG_PROPAGATE_EXCEPTIONS = True  # RequestMiddleware turns every exception into JSON, with DEBUG on or off

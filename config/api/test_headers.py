@@ -60,7 +60,7 @@ class RefusalTests(HeaderAssertions, ApiTestCase):
                 self.assert_protected(response.headers)
 
     def test_of_what_breaks_in_a_middleware(self):
-        breaking = "django.contrib.auth.middleware.AuthenticationMiddleware.process_request"
+        breaking = "django.middleware.security.SecurityMiddleware.process_request"
         with mock.patch(breaking, side_effect=ValueError):
             self.client.raise_request_exception = False
             response = self.client.get("/api/message")

@@ -187,9 +187,7 @@ class UnforeseenErrorTests(WorkTestCase):
             with (
                 self.subTest(debug=debug),
                 self.settings(DEBUG=debug),
-                mock.patch(
-                    "django.contrib.auth.middleware.AuthenticationMiddleware.process_request", side_effect=ValueError
-                ),
+                mock.patch("django.middleware.security.SecurityMiddleware.process_request", side_effect=ValueError),
             ):
                 response = self.client_of_alice.get("/api/work")
 
