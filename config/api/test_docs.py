@@ -233,6 +233,14 @@ class DocsInBrowserTests(ConcurrentTestCase):
         self.assertEqual(self.complaints(), [])
         self.call("show_account", 401)
 
+    def test_shows_401_to_a_reader_who_is_not_authorized(self):
+        error = self.call("show_account", 401)
+
+        self.assertEqual(error, {"detail": "Authentication credentials were not provided."})
+        self.assertEqual(self.reader(), "")
+        [failed_request] = self.complaints()  # Chromium reports each response with such a status
+        self.assertIn("401 (Unauthorized)", failed_request["message"])
+
     def test_authorizes_who_logs_in_until_the_token_is_dead(self):
         session = self.call("log_in", 200, {"username": "alice", "password": "a long secret"})
         self.assertEqual(self.reader(), "Authorized as alice")

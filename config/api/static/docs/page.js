@@ -25,7 +25,8 @@ function followAuthorization(response) {
     ui.preauthorizeApiKey("token", token);
   }
   const loggedOut = response.ok && page.dataset.logouts.split(" ").includes(new URL(response.url).pathname);
-  if (loggedOut || response.status === 401) {
+  const isAuthorized = ui.authSelectors.authorized().has("token"); // without a token, Swagger UI's own logout fails
+  if (isAuthorized && (loggedOut || response.status === 401)) {
     ui.authActions.logout(["token"]);
   }
   return response;
