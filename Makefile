@@ -3,7 +3,7 @@ BIN := dev/bin
 RIVAL := benchmarks/data/rival
 OLD := benchmarks/data/6bc8ad4
 
-.PHONY: help serve test lint bench bench-setup proofs proofs-long run-proofs postman screenshot upgrade
+.PHONY: help serve test lint bench bench-setup proofs proofs-long run-proofs schema postman screenshot upgrade
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ proofs-long: run-proofs  ## what needs more than Debian 12 has: PgBouncer 1.22
 
 run-proofs: dev/installed-for-bench
 	@set -e; for proof in $(PROOFS); do echo "== $$proof"; $(BIN)/python -m benchmarks.proofs.$$proof; done
+
+schema: dev/installed  ## write the API's schema to docs/openapi.yml
+	@$(BIN)/python manage.py spectacular --file docs/openapi.yml
 
 postman: dev/installed  ## make the Postman collection in docs/ from the API's description
 	@$(BIN)/python manage.py spectacular --format openapi-json | $(BIN)/python docs/postman.py > docs/postman_collection.json

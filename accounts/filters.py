@@ -1,7 +1,5 @@
 import django_filters
 from django import forms
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema_field
 
 from accounts.models import NO_SUCH_USER, user_named
 
@@ -14,8 +12,7 @@ class UsernameFormField(forms.Field):
         return user
 
 
-@extend_schema_field(OpenApiTypes.STR)
-class UsernameFilter(django_filters.Filter):
+class UsernameFilter(django_filters.CharFilter):
     """Rows whose user is the one named."""
 
     field_class = UsernameFormField

@@ -9,6 +9,11 @@ from accounts.models import NEW_NAME_RULES, NO_SUCH_USER, USERNAME, user_named
 from config.api.fields import TextField
 from config.api.schema import examples
 
+OWN_NAME = "The username as registered"
+CURRENT_PASSWORD = "The password of the account"  # noqa: S105
+NEW_PASSWORD = "Taken as typed. It must not be short, common, all digits or similar to the username"  # noqa: S105
+EXPIRY = "When the token expires"
+
 
 @extend_schema_field(OpenApiTypes.STR)
 class UsernameField(serializers.Field):
@@ -33,15 +38,26 @@ class UsernameField(serializers.Field):
 
 @examples(response={"username": "alice", "email": "alice@example.com"})
 class UserSerializer(serializers.Serializer):
-    username = serializers.CharField()
-    email = serializers.CharField()  # "" where there is none
+    """A user as they see themselves."""
+
+    username = serializers.CharField(help_text=OWN_NAME)
+    email = serializers.CharField(help_text="The email address, or an empty text")
 
 
 @examples(request={"username": "alice", "password": "a long secret", "email": "alice@example.com"})
 class RegisterSerializer(serializers.Serializer):
-    username = TextField(max_length=USERNAME.max_length, validators=NEW_NAME_RULES)
-    password = TextField(max_length=LONGEST_PASSWORD, trim_whitespace=False)
-    email = serializers.EmailField(max_length=254, allow_blank=True, required=False)
+    """A new account."""
+
+    username = TextField(
+        max_length=USERNAME.max_length,
+        validators=NEW_NAME_RULES,
+        help_text="ASCII letters, digits and `@.+-_`, with a letter or digit among them. It must not be taken in any letter "
+        "case, and must not begin with `deleted-`",
+    )
+    password = TextField(max_length=LONGEST_PASSWORD, trim_whitespace=False, help_text=NEW_PASSWORD)
+    email = serializers.EmailField(
+        max_length=254, allow_blank=True, required=False, help_text="An email address. It may be missing or empty"
+    )
 
     def validate_password(self, password):
         """Compare it with the name as well, even where that is wrong itself."""
@@ -52,19 +68,25 @@ class RegisterSerializer(serializers.Serializer):
 
 @examples(request={"username": "alice", "password": "a long secret"})
 class LoginSerializer(serializers.Serializer):
-    username = TextField()
-    password = TextField(trim_whitespace=False)
+    """The name and password of an account."""
+
+    username = TextField(help_text="The username, in any letter case")
+    password = TextField(trim_whitespace=False, help_text="The password")
 
 
 @examples(request={"current_password": "a longer secret"})
 class CurrentPasswordSerializer(serializers.Serializer):
-    current_password = TextField(trim_whitespace=False)
+    """The password that confirms a request."""
+
+    current_password = TextField(trim_whitespace=False, help_text=CURRENT_PASSWORD)
 
 
 @examples(request={"current_password": "a long secret", "new_password": "a longer secret"})
 class PasswordSerializer(serializers.Serializer):
-    current_password = TextField(trim_whitespace=False)
-    new_password = TextField(max_length=LONGEST_PASSWORD, trim_whitespace=False)
+    """The password of an account, and the one that replaces it."""
+
+    current_password = TextField(trim_whitespace=False, help_text=CURRENT_PASSWORD)
+    new_password = TextField(max_length=LONGEST_PASSWORD, trim_whitespace=False, help_text=NEW_PASSWORD)
 
 
 @examples(
@@ -76,11 +98,11 @@ class PasswordSerializer(serializers.Serializer):
     }
 )
 class LiveSessionSerializer(serializers.Serializer):
-    """Shows a token without any part of its text."""
+    """A token that has not expired. It is shown without any part of its text."""
 
     id = serializers.SerializerMethodField(help_text="The first 32 hexadecimal digits of the SHA-512 digest of the token")
-    created = serializers.DateTimeField()
-    expiry = serializers.DateTimeField()
+    created = serializers.DateTimeField(help_text="When the token was issued")
+    expiry = serializers.DateTimeField(help_text=EXPIRY)
     current = serializers.SerializerMethodField(help_text="Whether this is the session that sent the request")
 
     def get_id(self, token) -> str:
@@ -98,6 +120,8 @@ class LiveSessionSerializer(serializers.Serializer):
     }
 )
 class SessionSerializer(serializers.Serializer):
-    user = UserSerializer()
-    token = serializers.CharField()
-    expiry = serializers.DateTimeField()
+    """A new token and its user."""
+
+    user = UserSerializer(help_text="The user who is now logged in")
+    token = serializers.CharField(help_text="Send it with other requests: `Authorization: Bearer <token>`")
+    expiry = serializers.DateTimeField(help_text=EXPIRY)

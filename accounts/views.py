@@ -15,6 +15,7 @@ class RegisterView(OpenView):
     @extend_schema(
         operation_id="register",
         summary="Create an account",
+        description="Creates a user and returns a token. Send the token with every other request, until it expires.",
         request=serializers.RegisterSerializer,
         responses={201: serializers.SessionSerializer, **error_responses(429)},
     )
@@ -29,6 +30,7 @@ class LoginView(OpenView):
     @extend_schema(
         operation_id="log_in",
         summary="Log in",
+        description="Returns a new token. Other tokens of the user stay valid.",
         request=serializers.LoginSerializer,
         responses={200: serializers.SessionSerializer, **error_responses(429)},
     )
@@ -40,14 +42,26 @@ class LoginView(OpenView):
 
 
 class LogoutView(BaseView):
-    @extend_schema(operation_id="log_out", summary="Log out", request=None, responses={204: None})
+    @extend_schema(
+        operation_id="log_out",
+        summary="Log out",
+        description="Revokes the token that sends the request. Other tokens of the user stay valid.",
+        request=None,
+        responses={204: None},
+    )
     def post(self, request):
         request.auth.delete()
         return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class LogoutAllView(BaseView):
-    @extend_schema(operation_id="log_out_everywhere", summary="Log out everywhere", request=None, responses={204: None})
+    @extend_schema(
+        operation_id="log_out_everywhere",
+        summary="Log out everywhere",
+        description="Revokes all tokens of the user, also the one that sends the request.",
+        request=None,
+        responses={204: None},
+    )
     def post(self, request):
         log_out_everywhere(request.user)
         return Response(status=status.HTTP_204_NO_CONTENT)
@@ -73,7 +87,9 @@ class SessionView(BaseView):
         operation_id="end_session",
         summary="End a session",
         description="Revokes the token of one of your sessions. You can end the session that sends the request, too.",
-        parameters=[OpenApiParameter("session_id", str, OpenApiParameter.PATH, description="From the list of sessions")],
+        parameters=[
+            OpenApiParameter("session_id", str, OpenApiParameter.PATH, description="The id of a session in your list")
+        ],
         responses={204: None, **error_responses(404)},
     )
     def delete(self, request, session_id):
@@ -82,7 +98,12 @@ class SessionView(BaseView):
 
 
 class UserView(BaseView):
-    @extend_schema(operation_id="show_account", summary="Show your account", responses=serializers.UserSerializer)
+    @extend_schema(
+        operation_id="show_account",
+        summary="Show your account",
+        description="Returns your username and email address.",
+        responses=serializers.UserSerializer,
+    )
     def get(self, request):
         return Response(serializers.UserSerializer(request.user).data)
 
@@ -91,6 +112,7 @@ class PasswordView(BaseView):
     @extend_schema(
         operation_id="change_password",
         summary="Change your password",
+        description="Sets a new password and revokes all your other tokens. The token that sends the request stays valid.",
         request=serializers.PasswordSerializer,
         responses={204: None, **error_responses(429)},
     )

@@ -10,8 +10,17 @@ from config.api.views import BaseView
 
 
 @extend_schema_view(
-    get=extend_schema(operation_id="list_blocks", summary="List blocked users"),
-    post=extend_schema(operation_id="block_user", summary="Block a user"),
+    get=extend_schema(
+        operation_id="list_blocks",
+        summary="List blocked users",
+        description="Returns the users that you block, latest block first.",
+    ),
+    post=extend_schema(
+        operation_id="block_user",
+        summary="Block a user",
+        description="From now on, messages of this user to you are rejected. You can still send messages to them, and "
+        "earlier messages stay in your lists.",
+    ),
 )
 class BlockListView(BaseView, ListCreateAPIView):
     queryset = Block.objects.select_related("blocked")
@@ -29,7 +38,10 @@ class BlockListView(BaseView, ListCreateAPIView):
     delete=extend_schema(
         operation_id="unblock_user",
         summary="Unblock a user",
-        parameters=[OpenApiParameter("username", str, OpenApiParameter.PATH)],
+        description="Removes your block of this user, who can send you messages again.",
+        parameters=[
+            OpenApiParameter("username", str, OpenApiParameter.PATH, description="The username of the blocked user")
+        ],
         responses={204: None, **error_responses(404)},
     )
 )

@@ -125,7 +125,9 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Offline Messaging API",
     "DESCRIPTION": "Users write to each other by username, read their past messages, and block anyone who bothers them.",
     "VERSION": "1.0.0",
+    "CONTACT": {"name": "The operator of this service"},
     "SERVERS": [{"url": "/", "description": "This service"}],
+    "PARSER_WHITELIST": ["config.api.parsers.JSONParser"],  # client generators fail at several media types for one body
     "POSTPROCESSING_HOOKS": ["config.api.schema.add_error_schemas"],
     "COMPONENT_SPLIT_REQUEST": True,
     "SORT_OPERATIONS": False,  # in the order of the URL patterns

@@ -9,7 +9,12 @@ import json
 import sys
 
 VARIABLES = {"alice": "{{user}}", "bob": "{{partner}}"}  # by value in an example
-PASSWORDS = {"password": "{{password}}", "current_password": "{{password}}"}  # by field of a request
+FIELDS = {  # by field of a request
+    "password": "{{password}}",
+    "current_password": "{{password}}",
+    "receiver": "{{partner}}",
+    "up_to": "{{message}}",
+}
 PATH = {"{username}": "{{partner}}", "{id}": "{{message}}", "{session_id}": "{{session}}"}
 
 NEW_USER = """\
@@ -64,10 +69,7 @@ def optional(parameter: dict) -> dict:
 
 def body(example: dict) -> dict:
     """The example of a request with variables of the collection in place of users, password and message id."""
-    fields = {
-        name: "{{message}}" if name == "up_to" else PASSWORDS.get(name, VARIABLES.get(str(value), value))
-        for name, value in example.items()
-    }
+    fields = {name: FIELDS.get(name, VARIABLES.get(str(value), value)) for name, value in example.items()}
     raw = json.dumps(fields, indent=2, ensure_ascii=False).replace('"{{message}}"', "{{message}}")
     return {"mode": "raw", "raw": raw, "options": {"raw": {"language": "json"}}}
 

@@ -8,8 +8,6 @@ import django_filters
 from django import forms
 from django.core.exceptions import ValidationError
 from django_filters.rest_framework import DjangoFilterBackend
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema_field
 
 from accounts.filters import UsernameFilter
 from messageservice.listings import ALL_TIME, MICROSECOND, YEAR_ONE
@@ -72,27 +70,19 @@ class TrueOrFalseField(forms.Field):
         return value == "true"
 
 
-@extend_schema_field({"type": "string", "format": "date", "description": "Return the messages of this day in UTC"})
-class DayFilter(django_filters.Filter):
+class DayFilter(django_filters.DateFilter):
     field_class = DayField
 
 
-@extend_schema_field(
-    {"type": "string", "format": "date-time", "description": f"Return the messages created at this time or later. {ZONE}"}
-)
-class SinceFilter(django_filters.Filter):
+class SinceFilter(django_filters.IsoDateTimeFilter):
     field_class = SinceField
 
 
-@extend_schema_field(
-    {"type": "string", "format": "date-time", "description": f"Return the messages created before this time. {ZONE}"}
-)
-class UntilFilter(django_filters.Filter):
+class UntilFilter(django_filters.IsoDateTimeFilter):
     field_class = UntilField
 
 
-@extend_schema_field(OpenApiTypes.BOOL)
-class UnreadFilter(django_filters.Filter):
+class UnreadFilter(django_filters.BooleanFilter):
     field_class = TrueOrFalseField
 
 
@@ -124,23 +114,27 @@ class ListingFilterBackend(DjangoFilterBackend):
 class MessageFilter(django_filters.FilterSet):
     """The filters of all three message lists."""
 
-    date = DayFilter("created")
-    since = SinceFilter("created")
-    until = UntilFilter("created")
+    date = DayFilter("created", help_text="Return the messages of this day in UTC")
+    since = SinceFilter("created", help_text=f"Return the messages created at this time or later. {ZONE}")
+    until = UntilFilter("created", help_text=f"Return the messages created before this time. {ZONE}")
 
 
 class MailboxFilter(MessageFilter):
-    user = UsernameFilter("partner")
+    user = UsernameFilter("partner", help_text="Return the conversation with this user: both directions")
 
 
 class SentFilter(MessageFilter):
-    receiver = UsernameFilter("partner")
+    receiver = UsernameFilter("partner", help_text="Return the messages sent to this user")
 
 
 class ReceivedFilter(MessageFilter):
-    sender = UsernameFilter("partner")
-    unread = UnreadFilter("is_unread")
+    sender = UsernameFilter("partner", help_text="Return the messages received from this user")
+    unread = UnreadFilter(
+        "is_unread", help_text="Return the messages that are not marked as read, or with `false` those that are"
+    )
 
 
 class ConversationFilter(django_filters.FilterSet):
-    unread = UnreadFilter("is_unread")
+    unread = UnreadFilter(
+        "is_unread", help_text="Return the conversations with unread messages, or with `false` those without"
+    )

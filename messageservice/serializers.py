@@ -6,33 +6,38 @@ from config.api.schema import examples
 from config.database.sql import LARGEST_ID
 
 LONGEST_CONTENT = 10_000  # characters
+UNREAD = "The number of messages from the other user that you have not marked as read"
 
 MESSAGE_EXAMPLE = {
     "id": 1,
-    "sender": "alice",
-    "receiver": "bob",
-    "content": "Hello, bob 👋",
+    "sender": "bob",
+    "receiver": "alice",
+    "content": "Hello 👋",
     "created": "2026-11-23T22:59:28.310552Z",
     "read": None,
 }
 
 
-@examples(request={"receiver": "bob", "content": "Hello, bob 👋"})
+@examples(request={"receiver": "alice", "content": "Hello 👋"})
 class SendSerializer(serializers.Serializer):
-    receiver = UsernameField()
-    content = TextField(max_length=LONGEST_CONTENT)
+    """A message to send."""
+
+    receiver = UsernameField(help_text="The username of the receiver, in any letter case. It may be your own")
+    content = TextField(max_length=LONGEST_CONTENT, help_text="The text of the message, kept to the letter")
 
 
 @examples(response=MESSAGE_EXAMPLE)
 class MessageSerializer(serializers.Serializer):
-    """Shows a MessageRow."""
+    """A message that the user sent or received."""
 
-    id = serializers.IntegerField()
-    sender = serializers.CharField()
-    receiver = serializers.CharField()
-    content = serializers.CharField()
-    created = serializers.DateTimeField()
-    read = serializers.DateTimeField(allow_null=True)
+    id = WholeNumberField(help_text="Grows with each message: a newer message has a larger id")
+    sender = serializers.CharField(help_text="The username of the sender")
+    receiver = serializers.CharField(help_text="The username of the receiver")
+    content = serializers.CharField(help_text="The text of the message, as it was sent")
+    created = serializers.DateTimeField(help_text="When the message was stored")
+    read = serializers.DateTimeField(
+        allow_null=True, help_text="When the receiver marked it as read, or null if they have not"
+    )
 
     def to_representation(self, row):
         """The same as the fields, which would take a quarter of the time of a whole page."""
@@ -46,19 +51,24 @@ class MessageSerializer(serializers.Serializer):
         }
 
 
-@examples(response={"user": "bob", "last_message": MESSAGE_EXAMPLE, "unread": 0})
+@examples(response={"user": "bob", "last_message": MESSAGE_EXAMPLE, "unread": 1})
 class ConversationSerializer(serializers.Serializer):
-    """Shows a ConversationRow."""
+    """All messages between the user and one other user."""
 
-    user = serializers.CharField()
-    last_message = MessageSerializer()
-    unread = serializers.IntegerField()
+    user = serializers.CharField(help_text="The username of the other user")
+    last_message = MessageSerializer(help_text="The latest message of the conversation")
+    unread = WholeNumberField(help_text=UNREAD)
 
 
 @examples(request={"up_to": 1}, response={"user": "bob", "unread": 0})
 class ReadSerializer(serializers.Serializer):
-    """Takes the id of the last message that was read; shows how many messages of the conversation are still unread."""
+    """How far a conversation is read."""
 
-    user = UsernameField(source="partner", read_only=True)
-    up_to = WholeNumberField(min_value=1, max_value=LARGEST_ID, write_only=True)
-    unread = serializers.IntegerField(read_only=True)
+    user = UsernameField(source="partner", read_only=True, help_text="The username of the other user")
+    up_to = WholeNumberField(
+        min_value=1,
+        max_value=LARGEST_ID,
+        write_only=True,
+        help_text="The id of the last message of the conversation to mark",
+    )
+    unread = WholeNumberField(read_only=True, help_text=UNREAD)

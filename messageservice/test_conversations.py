@@ -437,7 +437,7 @@ class ConversationListTests(ReadAssertions, ApiTestCase):
         parameters = {parameter["name"]: parameter for parameter in description["paths"][self.path]["get"]["parameters"]}
         page = description["components"]["schemas"]["PaginatedConversationList"]
 
-        self.assertEqual(parameters["before"]["schema"], {"type": "integer", "minimum": 0})
+        self.assertEqual(parameters["before"]["schema"], {"type": "integer", "format": "int64", "minimum": 0})
         self.assertIn("last message", parameters["before"]["description"])
         self.assertEqual(page["required"], ["next", "previous", "results"])
         self.assertIn("count", page["properties"])

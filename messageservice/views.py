@@ -2,6 +2,7 @@ import re
 
 from django.http import Http404
 from django.urls import reverse
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import status
 from rest_framework.exceptions import ValidationError
@@ -17,6 +18,8 @@ from messageservice.filters import ConversationFilter, ListingFilterBackend, Mai
 from messageservice.listings import ConversationListing, MessageListing
 from messageservice.models import Conversation, Message
 from messageservice.serializers import ConversationSerializer, MessageSerializer, ReadSerializer, SendSerializer
+
+CATCH_UP = "To get each new message once, ask for `after=<largest id seen>` and follow `next`."
 
 
 def idempotency_key(request):
@@ -34,10 +37,16 @@ class MessageListView(BaseView, ListAPIView):
 
 
 @extend_schema_view(
-    get=extend_schema(operation_id="list_messages", summary="List all messages, sent and received"),
+    get=extend_schema(
+        operation_id="list_messages",
+        summary="List all messages, sent and received",
+        description=f"Returns the messages that you sent or received, newest first. {CATCH_UP}",
+    ),
     post=extend_schema(
         operation_id="send_message",
         summary="Send a message",
+        description="Stores a message for its receiver. If the receiver blocks you, the response is a 403 and nothing is "
+        "stored. To retry safely, send an `Idempotency-Key`.",
         parameters=[
             OpenApiParameter(
                 "Idempotency-Key",
@@ -45,7 +54,13 @@ class MessageListView(BaseView, ListAPIView):
                 OpenApiParameter.HEADER,
                 description="Makes retries safe: one message is stored per key, and every retry returns it",
             ),
-            OpenApiParameter("Location", {"type": "string", "format": "uri"}, OpenApiParameter.HEADER, response=[201]),
+            OpenApiParameter(
+                "Location",
+                {"type": "string", "format": "uri"},
+                OpenApiParameter.HEADER,
+                response=[201],
+                description="The full URL of the message",
+            ),
             OpenApiParameter(
                 "Idempotency-Replayed",
                 {"type": "string", "enum": ["true"]},
@@ -79,7 +94,13 @@ class MailboxView(MessageListView):
         return Response(MessageSerializer(message).data, status=status.HTTP_201_CREATED, headers=headers)
 
 
-@extend_schema_view(get=extend_schema(operation_id="list_sent_messages", summary="List sent messages"))
+@extend_schema_view(
+    get=extend_schema(
+        operation_id="list_sent_messages",
+        summary="List sent messages",
+        description=f"Returns the messages that you sent, newest first. {CATCH_UP}",
+    )
+)
 class SentView(MessageListView):
     filterset_class = SentFilter
 
@@ -87,7 +108,13 @@ class SentView(MessageListView):
         return MessageListing.sent_by(self.request.user)
 
 
-@extend_schema_view(get=extend_schema(operation_id="list_received_messages", summary="List received messages"))
+@extend_schema_view(
+    get=extend_schema(
+        operation_id="list_received_messages",
+        summary="List received messages",
+        description=f"Returns the messages that you received, newest first. {CATCH_UP}",
+    )
+)
 class ReceivedView(MessageListView):
     filterset_class = ReceivedFilter
 
@@ -99,6 +126,8 @@ class ReceivedView(MessageListView):
     get=extend_schema(
         operation_id="show_message",
         summary="Show a message",
+        description="Returns a message that you sent or received.",
+        parameters=[OpenApiParameter("id", OpenApiTypes.INT64, OpenApiParameter.PATH, description="The id of the message")],
         responses={200: MessageSerializer, **error_responses(404)},
     )
 )
@@ -113,7 +142,13 @@ class MessageView(BaseView, RetrieveAPIView):
         return message
 
 
-@extend_schema_view(get=extend_schema(operation_id="list_conversations", summary="List conversations"))
+@extend_schema_view(
+    get=extend_schema(
+        operation_id="list_conversations",
+        summary="List conversations",
+        description="Returns a row for each user with whom you exchanged messages, latest message first.",
+    )
+)
 class ConversationListView(BaseView, ListAPIView):
     serializer_class = ConversationSerializer
     filter_backends = [ListingFilterBackend]
@@ -136,7 +171,9 @@ class ReadView(BaseView):
     @extend_schema(
         operation_id="mark_conversation_read",
         summary="Mark a conversation as read up to a message",
-        parameters=[OpenApiParameter("username", str, OpenApiParameter.PATH)],
+        description="Marks the messages that this user sent you as read, up to and including the message `up_to`. Both of "
+        "you see the time in `read`. You can repeat the request, but not undo it.",
+        parameters=[OpenApiParameter("username", str, OpenApiParameter.PATH, description="The username of the other user")],
         responses={200: ReadSerializer, **error_responses(404)},
     )
     def post(self, request, username):

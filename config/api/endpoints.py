@@ -15,7 +15,7 @@ from config.api.schema import object_schema
 from config.api.views import OpenView
 from config.database.sql import execute
 
-HEALTHY = object_schema(status={"type": "string", "enum": ["ok"]})
+HEALTHY = object_schema(status={"type": "string", "enum": ["ok"], "description": "Always `ok`"})
 DOCS_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -23,13 +23,23 @@ DOCS_POLICY = (
 
 
 class HealthView(OpenView):
-    @extend_schema(operation_id="check_health", summary="Check that the process runs", responses={200: HEALTHY})
+    @extend_schema(
+        operation_id="check_health",
+        summary="Check that the process runs",
+        description="Returns 200 while the process runs. It does not use the database.",
+        responses={200: HEALTHY},
+    )
     def get(self, request):
         return Response({"status": "ok"})
 
 
 class ReadinessView(OpenView):
-    @extend_schema(operation_id="check_readiness", summary="Check that the database is ready", responses={200: HEALTHY})
+    @extend_schema(
+        operation_id="check_readiness",
+        summary="Check that the database is ready",
+        description="Returns 200 if the database responds and has all tables, otherwise 503.",
+        responses={200: HEALTHY},
+    )
     def get(self, request):
         tables = {connection.ops.quote_name(model._meta.db_table) for model in apps.get_models(include_auto_created=True)}
         try:

@@ -1,6 +1,8 @@
 import re
 from datetime import datetime
 
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 
@@ -21,8 +23,12 @@ class TextField(serializers.CharField):
         return data
 
 
+@extend_schema_field(OpenApiTypes.INT64)
 class WholeNumberField(serializers.IntegerField):
-    """A JSON integer, or its digits in a form. DRF's own field also accepts `5.0`, `" 5"` and `"1_0"`."""
+    """A JSON integer, or its digits in a form. DRF's own field also accepts `5.0`, `" 5"` and `"1_0"`.
+
+    The schema gives it 64 bits: without a format, generated clients in Java or C# have 32.
+    """
 
     def to_internal_value(self, data):
         if not re.fullmatch("-?[0-9]+", str(data)):

@@ -9,7 +9,7 @@ from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from config.api.schema import object_schema
+from config.api.schema import WHOLE_NUMBER, object_schema
 
 DEFAULT_PAGE_SIZE = 20
 MAX_PAGE_SIZE = 100
@@ -48,8 +48,8 @@ class PagePagination(pagination.BasePagination):
     """Pages of a Listing, by number."""
 
     parameters = {
-        "page": ("The page number, from 1", {"minimum": 1}),
-        "page_size": ("Rows per page", {"minimum": 1, "maximum": MAX_PAGE_SIZE, "default": DEFAULT_PAGE_SIZE}),
+        "page": ("The number of the page, from 1", {"minimum": 1}),
+        "page_size": ("The number of rows per page", {"minimum": 1, "maximum": MAX_PAGE_SIZE, "default": DEFAULT_PAGE_SIZE}),
     }
 
     def paginate_queryset(self, listing: Listing, request, view=None):
@@ -78,12 +78,18 @@ class PagePagination(pagination.BasePagination):
 
     def get_paginated_response_schema(self, schema):
         link = {"type": "string", "format": "uri", "nullable": True, "example": None}
-        count = {"type": "integer", "minimum": 0, "example": 1, "description": "The number of rows in the whole list"}
-        return object_schema(count=count, next=link, previous=link, results=schema)
+        if isinstance(schema, dict):  # drf-spectacular also passes a placeholder, to make examples
+            schema["description"] = "The rows of this page, newest first"
+        return object_schema(
+            count={**WHOLE_NUMBER, "example": 1, "description": "The number of rows in the whole list"},
+            next={**link, "description": "The full URL of the next page, or null if there is none"},
+            previous={**link, "description": "The full URL of the previous page, or null if there is none"},
+            results=schema,
+        )
 
     def get_schema_operation_parameters(self, view):
         return [
-            {"name": name, "in": "query", "description": description, "schema": {"type": "integer", **schema}}
+            {"name": name, "in": "query", "description": description, "schema": {**WHOLE_NUMBER, **schema}}
             for name, (description, schema) in self.parameters.items()
         ]
 
@@ -93,7 +99,7 @@ class PageOrBeforePagination(PagePagination):
 
     parameters = {
         **PagePagination.parameters,
-        "before": (f"Return conversations whose last message is older than this id. {NO_COUNT}", {"minimum": 0}),
+        "before": (f"Return conversations whose last message is older than this id. {NO_COUNT}", {}),
     }
 
     def paginate_queryset(self, listing: Listing, request, view=None):
@@ -129,6 +135,6 @@ class PageOrCursorPagination(PageOrBeforePagination):
 
     parameters = {
         **PagePagination.parameters,
-        "before": (f"Return messages older than this id. {NO_COUNT}", {"minimum": 0}),
-        "after": (f"Return messages newer than this id; 0 starts from the first. {NO_COUNT}", {"minimum": 0}),
+        "before": (f"Return messages older than this id. {NO_COUNT}", {}),
+        "after": (f"Return messages newer than this id; 0 starts from the first. {NO_COUNT}", {}),
     }

@@ -4,10 +4,12 @@ from collections.abc import Callable
 
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiExample, extend_schema_serializer
+from rest_framework.serializers import EmailField
 
 from config.api.errors import BODY_LIMIT
 
 TAGS = {"accounts": "accounts", "messageservice": "messages", "blocking": "blocking", "config": "service"}  # by app
+WHOLE_NUMBER = {"type": "integer", "format": "int64", "minimum": 0}  # without the format, clients in Java or C# have 32 bits
 
 
 def object_schema(**properties: dict) -> dict:
@@ -16,7 +18,10 @@ def object_schema(**properties: dict) -> dict:
 
 
 ERROR_SCHEMAS = {
-    "Detail": object_schema(detail={"type": "string"}),
+    "Detail": {
+        **object_schema(detail={"type": "string", "description": "What is wrong"}),
+        "description": "An error that is not about one field or URL parameter.",
+    },
     "FieldErrors": {
         "type": "object",
         "description": "The errors of each field or URL parameter; non_field_errors are about the body as a whole.",
@@ -37,11 +42,11 @@ ERRORS = {
     "422": "The Idempotency-Key was already used for another message",
     "429": "Too many attempts",
     "500": "Unexpected error",
-    "503": "The database does not respond",
+    "503": "Temporarily unavailable: the database does not respond, or too many requests wait",
 }
 RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds to wait"}}
 HEADERS = {
-    "401": {"WWW-Authenticate": {"schema": {"type": "string", "enum": ["Token"]}}},
+    "401": {"WWW-Authenticate": {"schema": {"type": "string", "enum": ["Token"]}, "description": "How to authenticate"}},
     "429": RETRY_AFTER,
     "503": RETRY_AFTER,
 }
@@ -81,6 +86,13 @@ class ServiceSchema(AutoSchema):
     def get_description(self):
         return ""  # the docstring of a view is for developers
 
+    def _insert_field_validators(self, field, schema):
+        """Describe an email as a plain string: clients fail at the two alternatives, an address and an empty text."""
+        super()._insert_field_validators(field, schema)
+        if isinstance(field, EmailField):
+            [address, _] = schema.pop("oneOf")
+            schema.update({"type": "string", "maxLength": address["maxLength"]})
+
     def _get_response_bodies(self, direction="response"):
         responses = super()._get_response_bodies(direction)
         for status in self._common_errors():
@@ -88,7 +100,8 @@ class ServiceSchema(AutoSchema):
         for status, response in responses.items():
             response["description"] = ERRORS.get(status, "Success")
             response["headers"] = {**response.get("headers", {}), **HEADERS.get(status, {}), **EVERY_RESPONSE}
-        responses["400"]["content"] = {"application/json": {"schema": {"oneOf": [FIELD_ERRORS, DETAIL]}}}
+        # Detail first: some generated clients take the first that fits, and any object fits FieldErrors.
+        responses["400"]["content"] = {"application/json": {"schema": {"oneOf": [DETAIL, FIELD_ERRORS]}}}
         return dict(sorted(responses.items()))
 
     def _common_errors(self):

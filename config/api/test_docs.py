@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.contrib.staticfiles import finders
 
 from config.testing.cases import ApiTestCase, ConcurrentTestCase
@@ -232,6 +233,16 @@ class DocsInBrowserTests(ConcurrentTestCase):
         self.assertEqual(self.reader(), "")
         self.assertEqual(self.complaints(), [])
         self.call("show_account", 401)
+
+    def test_examples_of_the_first_steps_succeed_on_an_empty_database(self):
+        User.objects.all().delete()
+
+        session = self.call("register", 201)
+        message = self.call("send_message", 201)
+
+        self.assertEqual(session["user"], {"username": "alice", "email": "alice@example.com"})
+        self.assertEqual(message["content"], "Hello 👋")
+        self.assertEqual(self.complaints(), [])
 
     def test_shows_401_to_a_reader_who_is_not_authorized(self):
         error = self.call("show_account", 401)
