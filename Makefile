@@ -53,7 +53,7 @@ upgrade:  ## write to constraints.txt the newest versions of everything that the
 	@dev/upgrade/bin/pip install --quiet --disable-pip-version-check -r dev/upgrade/requirements.txt
 	@{ echo "# Written by make upgrade"; dev/upgrade/bin/pip freeze; } > constraints.txt
 
-dev/installed: requirements.txt constraints.txt
+dev/installed: requirements.txt constraints.txt config/api/static/docs/*
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo 'Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 …' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
@@ -61,6 +61,9 @@ dev/installed: requirements.txt constraints.txt
 	@echo 'Making the virtual environment dev/ …'
 	@$(PYTHON) -m venv dev
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	@mkdir -p dev/static
+	@# With a SECRET_KEY: without one it would make a secret and keep it, also in a container image.
+	@SECRET_KEY=unused $(BIN)/python manage.py collectstatic --clear --no-input --verbosity 0 --ignore redoc --ignore '*.map'
 	@touch $@
 
 dev/installed-for-tests: dev/installed requirements-dev.txt

@@ -94,7 +94,10 @@ FORMAT_MODULE_PATH = "config.formats"
 
 STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "config" / "api" / "static"]
-WHITENOISE_USE_FINDERS = True  # serves files from their packages, without collectstatic
+COLLECTED_FILES = BASE_DIR / "dev" / "static"  # where `make dev/installed` collects and compresses them
+STATIC_ROOT = COLLECTED_FILES if COLLECTED_FILES.is_dir() else None
+STORAGES = {"staticfiles": {"BACKEND": "whitenoise.storage.CompressedStaticFilesStorage"}}
+WHITENOISE_USE_FINDERS = STATIC_ROOT is None  # then each file is served from its package
 WHITENOISE_ALLOW_ALL_ORIGINS = False
 
 PASSWORD_HASHERS = [
