@@ -26,7 +26,9 @@ from accounts.models import (
     lower_case,
     user_named,
 )
+from config.api.exceptions import LimitReached
 from config.log import current_request, record_event
+from config.metrics import rejected_logins
 
 WRONG_CURRENT = "This is not your current password."
 
@@ -66,6 +68,7 @@ def register(*, username: str, password: str, email: str = "") -> Session:
     return session
 
 
+@rejected_logins.count_exceptions(LimitReached)
 def log_in(*, username: str, password: str, begin: Callable[[User], Any] = open_session) -> Any:
     """Check the credentials and return what `begin` returns for their user.
 

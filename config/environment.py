@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 HOST_PATTERN = r"\*|\.?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]"
+ADDRESS_PATTERN = r"(?i:off)|([A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*|\[[0-9A-Fa-f:.]+\]):0*([1-9][0-9]{0,4})"
 ORIGIN_PATTERN = r"[a-z][a-z0-9+.-]*://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
 
 
@@ -53,6 +54,15 @@ def limit(variable: str, default: str) -> Limit | None:
     pattern = "(?i:off)|0*([1-9][0-9]{0,8})/0*([1-9][0-9]{0,8})"
     match = _match(variable, text(variable, default), pattern, "<n>/<seconds>, such as 10/60, or off")
     return Limit(count=int(match[1]), seconds=int(match[2])) if match[1] else None
+
+
+def address(variable: str) -> tuple[str, int] | None:
+    """Host and port written as `<host>:<port>`, or None for `off`, which is the default."""
+    expected = "<host>:<port>, such as 127.0.0.1:9100, or off"
+    match = _match(variable, text(variable, "off"), ADDRESS_PATTERN, expected)
+    if match[1] and int(match[2]) > 65535:
+        abort(variable, f"{match[0]!r} is not {expected}")
+    return (match[1].strip("[]"), int(match[2])) if match[1] else None
 
 
 def hosts(variable: str, default: str) -> list[str]:

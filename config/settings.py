@@ -22,6 +22,7 @@ WEB_CONCURRENCY = environment.integer("WEB_CONCURRENCY", os.cpu_count() or 1, lo
 TOKEN_TTL = environment.integer("TOKEN_TTL", 36_000, lowest=1, highest=3_153_600_000)  # seconds, up to a century
 PASSWORD_MIN_LENGTH = environment.integer("PASSWORD_MIN_LENGTH", 8, lowest=1, highest=1024)
 CORS_ALLOWED_ORIGINS = environment.origins("CORS_ALLOWED_ORIGINS")
+METRICS = environment.address("METRICS")
 LIMIT_LOGIN = environment.limit("LIMIT_LOGIN", "20/300")
 LIMIT_LOGIN_ADDRESS = environment.limit("LIMIT_LOGIN_ADDRESS", "500/300" if LIMIT_LOGIN else "off")
 LIMIT_LOGIN_NAME = environment.limit("LIMIT_LOGIN_NAME", "100/3600" if LIMIT_LOGIN else "off")
@@ -51,6 +52,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    *(["config.metrics.MetricsMiddleware"] if METRICS else []),
     "config.api.middleware.RequestMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",

@@ -18,7 +18,7 @@ from config import environment
 VARIABLES = (
     "DATABASE_URL", "DATABASE_URL_FILE", "PORT", "HOST", "WEB_CONCURRENCY", "SECRET_KEY", "SECRET_KEY_FILE", "DEBUG",
     "ALLOWED_HOSTS", "TRUSTED_PROXIES", "TOKEN_TTL", "PASSWORD_MIN_LENGTH", "LOG_DIR", "HTTPS", "CORS_ALLOWED_ORIGINS",
-    "LIMIT_LOGIN", "LIMIT_LOGIN_ADDRESS", "LIMIT_LOGIN_NAME", "LIMIT_PASSWORD", "LIMIT_SIGNUP", "LIMIT_SEND",
+    "METRICS", "LIMIT_LOGIN", "LIMIT_LOGIN_ADDRESS", "LIMIT_LOGIN_NAME", "LIMIT_PASSWORD", "LIMIT_SIGNUP", "LIMIT_SEND",
 )  # fmt: skip
 PASSWORD = "topsecret"
 
@@ -64,6 +64,8 @@ class ValidValueTests(EnvironmentTestCase):
                 self.assertEqual(found["TRUSTED_PROXIES"], 0)
                 self.assertEqual(found["REST_KNOX"]["TOKEN_TTL"], timedelta(hours=10))
                 self.assertEqual(found["PASSWORD_MIN_LENGTH"], 8)
+                self.assertIsNone(found["METRICS"])
+                self.assertNotIn("config.metrics.MetricsMiddleware", found["MIDDLEWARE"])
                 self.assertEqual(found["LIMIT_SEND"], environment.Limit(count=3000, seconds=60))
                 self.assertEqual(found["DATABASES"]["default"]["NAME"], settings.BASE_DIR / "db.sqlite3")
 
@@ -81,6 +83,8 @@ class ValidValueTests(EnvironmentTestCase):
             ("ALLOWED_HOSTS", "chat.example, .example.org,[::1]", ["chat.example", ".example.org", "[::1]"]),
             ("SECRET_KEY", "a key of my own", "a key of my own"),
             ("CORS_ALLOWED_ORIGINS", "https://a.example, http://[::1]:3000", ["https://a.example", "http://[::1]:3000"]),
+            ("METRICS", "127.0.0.1:9100", ("127.0.0.1", 9100)), ("METRICS", "[::1]:9100", ("::1", 9100)),
+            ("METRICS", "off", None),
             ("LIMIT_SEND", "10/60", environment.Limit(count=10, seconds=60)), ("LIMIT_SEND", "off", None),
         )  # fmt: skip
 
@@ -141,6 +145,10 @@ class InvalidValueTests(EnvironmentTestCase):
         for variable in (variable for variable in VARIABLES if variable.startswith("LIMIT_")):
             wrong = ("10", "10/", "/60", "0/60", "10/0", "-1/60", "10/60s", "1.5/60", "on", "9999999999/1", "10/60\n")
             self.assertAborts(variable, *wrong)
+
+    def test_addresses(self):
+        wrong = ("on", "9100", ":9100", "a:0", "a:65536", "::1:9100", "[x]:9100", "a..b:9100", "a:9100/metrics", "a:9\n")
+        self.assertAborts("METRICS", *wrong)
 
     def test_hosts(self):
         wrong = ("http://a", "a,,b", "a:8000", "a/b", ",", "a b", "[::1", "a\nb", "*.example", "-")
@@ -287,6 +295,7 @@ class StartTests(EnvironmentTestCase):
             (check, "DATABASE_URL", f"postgresql://u:{PASSWORD}@[/x"),
             (server, "PORT", "abc"),
             (server, "HOST", "192.0.2.1"),  # not an address of this machine
+            (server, "METRICS", "192.0.2.1:9100"),
             (server, "LOG_DIR", f"{__file__}/logs"),
         ):
             with self.subTest(command=command, variable=variable):

@@ -17,6 +17,7 @@ from rest_framework.views import exception_handler as framework_handler
 from config.api.exceptions import KeyUsedBefore, LimitReached
 from config.database.postgresql.base import DatabaseWrapper
 from config.log import record_error
+from config.metrics import database_errors
 
 # Database errors that a mistake in this service causes, unless somebody has changed the database.
 MISTAKES = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
@@ -66,6 +67,8 @@ def _as_api_exception(error: Exception) -> Exception:
         case django_exceptions.SuspiciousOperation() | MultiPartParserError():
             return exceptions.ParseError("Malformed request.")
     record_error(error)
+    if isinstance(error, Error):
+        database_errors.inc()
     if isinstance(error.__cause__, postgresql.ReadOnlySqlTransaction):
         connection.close()  # to a server that is no longer the primary
     if isinstance(error.__cause__, postgresql.FeatureNotSupported):

@@ -5,8 +5,9 @@ import errno
 import os
 import resource
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib import import_module
+from tempfile import TemporaryDirectory
 
 import psutil
 from django.http.request import validate_host
@@ -37,6 +38,14 @@ def main() -> None:
         mallopt(M_TOP_PAD, 32 * 2**20)  # but the 19 MiB that a password hash takes stay: to map them again doubles its time
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
+    with ExitStack() as stack:
+        if settings.METRICS:  # the variable decides what the client does when it is imported: share values through files
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(TemporaryDirectory(prefix="metrics-"))
+            import_module("config.server.metrics").serve_metrics(*settings.METRICS)
+        serve(address, most_files)
+
+
+def serve(address: str, most_files: int) -> None:
     application = import_module("config.server.bridge").application
     wait_for_database()
 

@@ -19,8 +19,7 @@ SECONDS_TO_RECEIVE, SECONDS_TO_DISCARD, SECONDS_TO_SEND = 38, 2, 60  # a body (t
 OTHER_PARAMETERS = re.compile(r";(?!\s*boundary=)[^;]*", re.IGNORECASE)  # of a Content-Type
 # A POST to these may hash a password, which takes a core for 20 ms. They share one thread, and the others have the rest.
 HASHING = re.compile("/api/auth/(register|login|password|user/delete)|/admin/(login|auth/user/add|.*password.*)/")
-hashing_thread, threads = ThreadPoolExecutor(1), ThreadPoolExecutor(4)
-hashing_lane = asyncio.Semaphore(21)  # one request hashes, twenty wait
+hashing_thread, hashing_lane, threads = ThreadPoolExecutor(1), asyncio.Semaphore(21), ThreadPoolExecutor(4)  # 20 wait
 
 
 class Share:
@@ -46,10 +45,9 @@ async def application(scope, receive, send):
         status, headers, body = await call_in_thread(environ)
         headers += [] if is_whole else [(b"connection", b"close")]
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        for at in range(0, len(body) or 1, PIECE):
+        for i in range(0, len(body) or 1, PIECE):
             async with asyncio.timeout(SECONDS_TO_SEND):
-                piece = body[at : at + PIECE]
-                await send({"type": "http.response.body", "body": piece, "more_body": at + PIECE < len(body)})
+                await send({"type": "http.response.body", "body": body[i : i + PIECE], "more_body": i + PIECE < len(body)})
 
 
 def make_environ(scope, share):
@@ -106,10 +104,12 @@ async def receive_body(receive, environ, share):
 async def call_in_thread(environ):
     is_hashing = environ["REQUEST_METHOD"] == "POST" and HASHING.fullmatch(environ["PATH_INFO"])
     if is_hashing and hashing_lane.locked():
-        environ["server.is_overloaded"], is_hashing = True, None
+        environ["server.is_overloaded"], is_hashing = "hashing", None
     pool, lane = (hashing_thread, hashing_lane) if is_hashing else (threads, nullcontext())
+    loop = asyncio.get_running_loop()
+    environ["server.queued_at"] = loop.time() if is_hashing else None
     async with lane:
-        return await asyncio.get_running_loop().run_in_executor(pool, Context().run, call_django, environ)
+        return await loop.run_in_executor(pool, Context().run, call_django, environ)
 
 
 def call_django(environ):
