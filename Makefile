@@ -27,7 +27,7 @@ bench: bench-setup  ## measure what each request costs, in turn with an older ve
 bench-setup: dev/installed-for-bench $(RIVAL)/installed $(OLD)/dev/installed  ## make what bench needs; needs Debian's postgresql
 	@$(BIN)/python -m benchmarks.databases
 
-proofs: PROOFS = kills bad_clients nodes login_timing deploy
+proofs: PROOFS = kills bad_clients nodes standby login_timing deploy
 proofs: run-proofs  ## kill, flood and replace what runs, one after another; needs Debian's postgresql, nginx and wrk
 
 proofs-long: PROOFS = pooler

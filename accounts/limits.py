@@ -21,7 +21,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from accounts.models import Tally
-from config.api.exceptions import LimitReached
+from config.api.exceptions import DatabaseIsReadOnly, LimitReached
+from config.database.sql import is_writable
 from config.environment import Limit
 from config.log import current_request
 
@@ -74,10 +75,12 @@ class Tries:
         self.buckets = [bucket for bucket in buckets if bucket is not None]
 
     def check(self) -> None:
-        """Raise LimitReached if no further attempt is allowed.
+        """Raise LimitReached if no further attempt is allowed, DatabaseIsReadOnly if none can be counted.
 
         Called before and after a password is hashed, so that parallel guesses get no more answers than sequential ones.
         """
+        if not is_writable():  # failures could not be counted
+            raise DatabaseIsReadOnly
         self._check(Tally.objects.in_bulk([bucket.key for bucket in self.buckets]), timezone.now())
 
     def record(self) -> None:

@@ -103,10 +103,13 @@ class Cluster:
         self.folder, self.port = folder, free_port()
         self.data = folder / f"postgresql-{self.port}"
         self.url = f"postgresql://{USER}@127.0.0.1:{self.port}/postgres"
-        self.run("initdb", "--username", USER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8")
+        self.make()
         with (self.data / "postgresql.conf").open("a") as settings:
             settings.write(f"listen_addresses = '127.0.0.1'\nport = {self.port}\nunix_socket_directories = ''\n")
         self.start()
+
+    def make(self) -> None:
+        self.run("initdb", "--username", USER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8")
 
     def start(self) -> None:
         """Return once it accepts connections; crash recovery included."""
@@ -140,6 +143,17 @@ class Cluster:
         finally:
             for process in processes:
                 process.resume()
+
+
+class Standby(Cluster):
+    """A hot standby, which begins as a copy of the primary and follows it."""
+
+    def __init__(self, primary: Cluster) -> None:
+        self.primary = primary
+        super().__init__(primary.folder)
+
+    def make(self) -> None:
+        self.run("pg_basebackup", "--dbname", self.primary.url, "--write-recovery-conf", "--checkpoint", "fast")
 
 
 @contextmanager

@@ -13,9 +13,10 @@ from rest_framework.response import Response
 
 from config.api.schema import object_schema
 from config.api.views import OpenView
-from config.database.sql import execute
+from config.database.sql import execute, is_writable
 
-HEALTHY = object_schema(status={"type": "string", "enum": ["ok"], "description": "Always `ok`"})
+OK = {"type": "string", "enum": ["ok"], "description": "Always `ok`"}
+WRITABLE = {"type": "boolean", "description": "false on a node that only reads, because its database is a standby"}
 DOCS_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -27,7 +28,7 @@ class HealthView(OpenView):
         operation_id="check_health",
         summary="Check that the process runs",
         description="Returns 200 while the process runs. It does not use the database.",
-        responses={200: HEALTHY},
+        responses={200: object_schema(status=OK)},
     )
     def get(self, request):
         return Response({"status": "ok"})
@@ -37,8 +38,8 @@ class ReadinessView(OpenView):
     @extend_schema(
         operation_id="check_readiness",
         summary="Check that the database is ready",
-        description="Returns 200 if the database responds and has all tables, otherwise 503.",
-        responses={200: HEALTHY},
+        description="Returns 200 if the database responds and has all tables, otherwise 503. `writable` says whether the node takes writes.",
+        responses={200: object_schema(status=OK, writable=WRITABLE)},
     )
     def get(self, request):
         tables = {connection.ops.quote_name(model._meta.db_table) for model in apps.get_models(include_auto_created=True)}
@@ -46,7 +47,7 @@ class ReadinessView(OpenView):
             execute(" UNION ALL ".join(f"SELECT 1 FROM {table} WHERE 1 = 0" for table in sorted(tables)))  # noqa: S608
         except DatabaseError as error:
             raise OperationalError from error
-        return Response({"status": "ok"})
+        return Response({"status": "ok", "writable": is_writable()})
 
 
 @cache

@@ -14,7 +14,7 @@ from rest_framework.response import Response
 from rest_framework.settings import api_settings
 from rest_framework.views import exception_handler as framework_handler
 
-from config.api.exceptions import KeyUsedBefore, LimitReached
+from config.api.exceptions import DatabaseIsReadOnly, KeyUsedBefore, LimitReached
 from config.database.postgresql.base import DatabaseWrapper
 from config.log import record_error
 from config.metrics import database_errors
@@ -27,6 +27,7 @@ CHANGED = (
     postgresql.UndefinedColumn,
     postgresql.UndefinedTable,
 )
+READ_ONLY = "This node only reads at the moment: its database takes no writes. Try again later, or send it to another node."
 BODY_LIMIT = f"{settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 2**20} MiB"
 
 
@@ -66,11 +67,12 @@ def _as_api_exception(error: Exception) -> Exception:
             return exceptions.ParseError("The body is incomplete.")
         case django_exceptions.SuspiciousOperation() | MultiPartParserError():
             return exceptions.ParseError("Malformed request.")
+        case DatabaseIsReadOnly() | Error(__cause__=postgresql.ReadOnlySqlTransaction()):
+            connection.close()  # of several servers, another one may be the primary now
+            return _api_exception(503, READ_ONLY, wait=5)
     record_error(error)
     if isinstance(error, Error):
         database_errors.inc()
-    if isinstance(error.__cause__, postgresql.ReadOnlySqlTransaction):
-        connection.close()  # to a server that is no longer the primary
     if isinstance(error.__cause__, postgresql.FeatureNotSupported):
         DatabaseWrapper.outdated_before = time.monotonic()  # they have prepared statements for a table that has changed
     if not isinstance(error, Error) or (isinstance(error, MISTAKES) and not isinstance(error.__cause__, CHANGED)):

@@ -12,5 +12,9 @@ class LimitReached(Exception):
         self.wait = max(1, math.ceil((ends - now).total_seconds()))  # seconds
 
 
+class DatabaseIsReadOnly(Exception):
+    """A request that writes, while the database takes no writes, as a hot standby does: 503."""
+
+
 class KeyUsedBefore(Exception):
     """An Idempotency-Key that was used for another message: 422."""

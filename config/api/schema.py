@@ -42,7 +42,7 @@ ERRORS = {
     "422": "The Idempotency-Key was already used for another message",
     "429": "Too many attempts",
     "500": "Unexpected error",
-    "503": "Temporarily unavailable: the database does not respond, or too many requests wait",
+    "503": "Temporarily unavailable: the database does not respond or takes no writes, or too many requests wait",
 }
 RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds to wait"}}
 HEADERS = {

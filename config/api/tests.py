@@ -452,23 +452,25 @@ class RequestIdTests(ApiTestCase):
 
 
 class HealthTests(ApiTestCase):
+    EXPECTED = {"/healthz": {"status": "ok"}, "/readyz": {"status": "ok", "writable": True}}
+
     def test_both_answer_everybody(self):
         clients = {"nobody": self.client, "alice": self.as_user(self.alice), "dead token": with_token("0" * 64)}
 
-        for (who, client), url in itertools.product(clients.items(), ("/healthz", "/readyz")):
+        for (who, client), (url, expected) in itertools.product(clients.items(), self.EXPECTED.items()):
             with self.subTest(who=who, path=url):
                 response = client.get(url)
 
-                self.assertEqual((response.status_code, response.json()), (200, {"status": "ok"}))
+                self.assertEqual((response.status_code, response.json()), (200, expected))
 
     def test_both_respond_under_any_host(self):
         hosts = ("10.42.8.201:8000", "evil.example", "localhost:port", "a b", "[::1", "[::1]:99999", "", "é")
 
-        for host, url, https in itertools.product(hosts, ("/healthz", "/readyz"), (False, True)):
+        for host, (url, expected), https in itertools.product(hosts, self.EXPECTED.items(), (False, True)):
             with self.subTest(host=host, path=url, https=https), self.settings(SECURE_SSL_REDIRECT=https):
                 response = self.client.get(url, headers={"host": host})
 
-                self.assertEqual((response.status_code, response.json()), (200, {"status": "ok"}))
+                self.assertEqual((response.status_code, response.json()), (200, expected))
 
     def test_readiness_without_the_database(self):
         with mock.patch("django.db.backends.utils.CursorWrapper.execute", side_effect=OperationalError("gone")):

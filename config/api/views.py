@@ -2,7 +2,11 @@
 
 from rest_framework.exceptions import ValidationError
 from rest_framework.generics import GenericAPIView
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.response import Response
+
+from config.api.exceptions import DatabaseIsReadOnly
+from config.database.sql import is_writable
 
 
 class BaseView(GenericAPIView):
@@ -14,6 +18,8 @@ class BaseView(GenericAPIView):
         return renderer, renderer.media_type
 
     def initial(self, request, *args, **kwargs):
+        if request.method not in SAFE_METHODS and hasattr(self, request.method.lower()) and not is_writable():
+            raise DatabaseIsReadOnly  # before the token: a standby may not know it yet
         super().initial(request, *args, **kwargs)
         if not hasattr(self, request.method.lower()):
             return  # a 405 follows

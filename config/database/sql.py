@@ -47,6 +47,20 @@ def execute(statement: str, /, **parameters: Any) -> None:
         cursor.execute(statement, _adapt(parameters))
 
 
+def is_writable() -> bool:
+    """Whether the database takes writes. A hot standby does not, nor does PostgreSQL with `default_transaction_read_only`.
+
+    The server reports both with its responses, so that there is no query, unless they are on, or a pooler hides them.
+    """
+    if connection.vendor != "postgresql":
+        return True
+    connection.ensure_connection()
+    reported = connection.connection.info.parameter_status
+    if reported("in_hot_standby") == reported("default_transaction_read_only") == "off":
+        return True
+    return fetch_one("SHOW transaction_read_only") == ("off",)  # also where a standby was promoted since the last response
+
+
 def assume_utc(time: datetime | None) -> datetime | None:
     """Set the time zone of a time that was read from the database, which stores times in UTC."""
     return time and time.replace(tzinfo=UTC)

@@ -8,7 +8,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from unittest import skipUnless
+from unittest import mock, skipUnless
 
 from django.apps import apps
 from django.conf import settings
@@ -17,8 +17,13 @@ from django.db import close_old_connections, connection, connections
 from config.database.sql import fetch_one
 from config.testing.cases import ConcurrentTestCase
 from config.testing.service import running_service
+from messageservice.models import Message
 
 UNAVAILABLE = (503, {"detail": "The service is unavailable. Try again in a moment."})
+READ_ONLY_DETAIL = (
+    "This node only reads at the moment: its database takes no writes. Try again later, or send it to another node."
+)
+READ_ONLY = (503, {"detail": READ_ONLY_DETAIL})
 SUCCESS = [201] + [200] * 6
 
 
@@ -182,7 +187,7 @@ class SessionSettingsTests(EndpointsTestCase):
         self.of_database = f"ALTER DATABASE {name}"
         self.of_role = f"ALTER ROLE CURRENT_USER IN DATABASE {name}"
         resets = (f"{target} RESET ALL" for target in (self.of_database, self.of_role))
-        self.addCleanup(execute_elsewhere, "SET default_transaction_read_only = off", *resets)
+        self.addCleanup(execute_elsewhere, *resets)
 
     def test_those_of_database_and_role_change_nothing(self):
         for target in (self.of_database, self.of_role):
@@ -201,10 +206,63 @@ class SessionSettingsTests(EndpointsTestCase):
                     self.assertEqual(fetch_one("SHOW transaction_isolation"), ("read committed",))
                     execute_elsewhere(f"{target} RESET ALL")
 
-    def test_a_read_only_database_can_be_read(self):
-        """As while its server hands over to another one."""
-        execute_elsewhere(f"{self.of_database} SET default_transaction_read_only = on")
+
+@skipUnless(connection.vendor == "postgresql", "SQLite has no such setting")
+class ReadOnlyTests(EndpointsTestCase):
+    """As on a hot standby, and while a primary hands over to another server."""
+
+    def setUp(self):
+        super().setUp()
+        message = self.use("POST", "/api/message", {"receiver": "bob", "content": "hi"}).json()
+        session = self.use("GET", "/api/auth/session").json()["results"][0]
+        self.values = {"id": message["id"], "username": "bob", "session_id": session["id"]}
+        of_database = f"ALTER DATABASE {connection.settings_dict['NAME']}"
+        self.reset = ("SET default_transaction_read_only = off", f"{of_database} RESET ALL")
+        self.addCleanup(connection.close)
+        self.addCleanup(execute_elsewhere, *self.reset)
+        execute_elsewhere(f"{of_database} SET default_transaction_read_only = on")
         connection.close()
 
-        self.assertEqual(self.use("GET", "/api/message").status_code, 200)
-        self.assertEqual(self.use("POST", "/api/message", {"receiver": "bob", "content": "hi"}).status_code, 503)
+    def test_every_read_succeeds_and_every_other_operation_is_503(self):
+        statuses = {}
+        for path, operations in self.use("GET", "/api/schema").json()["paths"].items():
+            for method in operations:
+                with self.subTest(method=method, path=path):
+                    response = self.use(method.upper(), path.format(**self.values), {})
+
+                    statuses[response.headers["X-Request-ID"]] = response.status_code
+                    if method == "get":
+                        self.assertEqual(response.status_code, 200)
+                    else:
+                        self.assertEqual((response.status_code, response.json()), READ_ONLY)
+                        self.assertEqual(response.headers["Retry-After"], "5")
+
+        lines = {line["request_id"]: line["status"] for line in self.log_lines("requests")}
+        self.assertEqual({*statuses.values()}, {200, 503})
+        self.assertLessEqual(statuses.items(), lines.items())
+        self.assertEqual(self.log_lines("debug"), [])
+        self.assertEqual(Message.objects.count(), 1)
+
+    def test_readiness_says_so_until_it_can_be_written_again(self):
+        message = {"receiver": "bob", "content": "hi"}
+
+        before = self.use("GET", "/readyz").json()
+        rejected = self.use("POST", "/api/message", message)
+        execute_elsewhere(*self.reset)
+        accepted = self.use("POST", "/api/message", message)
+        after = self.use("GET", "/readyz").json()
+
+        self.assertEqual((before, after), ({"status": "ok", "writable": False}, {"status": "ok", "writable": True}))
+        self.assertEqual((rejected.status_code, accepted.status_code), (503, 201))
+
+    def test_no_password_is_checked_because_no_failure_could_be_counted(self):
+        credentials = {"username": "alice", "password": "wrong"}
+
+        with mock.patch("argon2.PasswordHasher.verify") as verify:
+            responses = [
+                self.use("POST", "/api/auth/login", credentials),
+                self.client.post("/admin/login/", credentials, format="multipart"),
+            ]
+
+        self.assertEqual([(response.status_code, response.json()) for response in responses], [READ_ONLY] * 2)
+        verify.assert_not_called()

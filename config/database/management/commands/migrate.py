@@ -18,8 +18,19 @@ LOCK = 0x6F_66_66_6C_69_6E_65  # a number that no other program takes a lock on 
 class Command(migrate.Command):
     def handle(self, *args, **options):
         wait_for_database(options["database"])
-        with _lock(connections[options["database"]]):
+        connection = connections[options["database"]]
+        if _is_standby(connection) and not options["plan"] and not options["check_unapplied"]:
+            self.stdout.write("The database is a standby: nothing is migrated here, its tables come from the primary.")
+            return
+        with _lock(connection):
             super().handle(*args, **options)
+
+
+def _is_standby(connection) -> bool:
+    if connection.vendor != "postgresql":
+        return False
+    with connection.cursor() as cursor:
+        return cursor.execute("SELECT pg_is_in_recovery()").fetchone()[0]
 
 
 @contextmanager

@@ -1,0 +1,131 @@
+"""Shows that a node on a hot standby answers every read, and 503 to the rest, until the standby is promoted.
+
+One node has the primary of two PostgreSQL servers as its database, another one the standby. Every operation of the schema is
+tried on the second node. Then how often it shows what is no longer true. At the end the primary is killed and the standby
+promoted, while the node goes on.
+"""
+
+import json
+import re
+from contextlib import ExitStack
+
+import psycopg
+
+from benchmarks.proofs.clients import PASSWORD, connect, register
+from benchmarks.proofs.processes import Node, Standby, check, expect, running, running_cluster, wait_until
+
+ROUNDS = 60
+WITHIN = 10  # seconds
+READS = {"get", "head", "options"}
+
+
+def replay(standby: Standby, position: str) -> bool:
+    """Whether the standby has what the primary had written at that position."""
+    with psycopg.connect(standby.url) as connection:
+        return connection.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", [position]).fetchone()[0]
+
+
+def wait_for_standby(standby: Standby) -> None:
+    with psycopg.connect(standby.primary.url) as connection:
+        (position,) = connection.execute("SELECT pg_current_wal_lsn()").fetchone()
+    wait_until(lambda: replay(standby, position), WITHIN, "the standby has what the primary wrote")
+
+
+def try_every_operation(node: Node, token: str, message: int) -> None:
+    """Reads succeed; everything else is rejected, with all that belongs to an error, and changes nothing."""
+    session = node.get("/api/auth/session", token)["results"][0]["id"]
+    values = {"id": message, "username": "bob", "session_id": session}
+    reads, rejected = [], {}
+    for path, operations in node.get("/api/schema")["paths"].items():
+        filled = re.sub(r"{(\w+)}", lambda name: str(values[name[1]]), path)
+        for method in (method for method in operations if method != "parameters"):
+            connection = connect(node.url)
+            headers = {"Authorization": f"Token {token}", "Content-Type": "application/json"}
+            connection.request(method.upper(), filled, None if method in READS else "{}", headers)
+            response = connection.getresponse()
+            content, name = json.loads(response.read()), f"{method.upper()} {path}"
+            if method in READS:
+                expect(response.status == 200, f"{name}: {response.status} {content}")
+                reads.append(name)
+            else:
+                expect(response.status == 503 and "only reads" in content["detail"], f"{name}: {response.status} {content}")
+                expect(response.headers["Retry-After"] == "5", f"{name} has no Retry-After")
+                rejected[response.headers["X-Request-ID"]] = name
+    for path in ("/api/docs", "/admin/login/", "/static/admin/css/base.css"):
+        connection = connect(node.url)
+        connection.request("GET", path)
+        expect(connection.getresponse().status == 200, f"GET {path}")
+    lines = {line["request_id"]: line["status"] for line in node.log_lines("requests")}
+    check(
+        f"on the standby {len(reads)} reads succeeded, {len(rejected)} other operations got a 503 with Retry-After, request "
+        f"id and log line; debug.log has {len(node.log_lines('debug'))} lines",
+        all(lines[request_id] == 503 for request_id in rejected),
+        not node.log_lines("debug"),
+    )
+
+
+def measure_lag(primary: Node, second: Node, tokens: dict[str, str]) -> None:
+    """How often a read right after a write does not show it yet, and how long it takes until it does."""
+    unseen, alive, seconds = 0, 0, []
+
+    def status(path: str, token: str) -> int:
+        return second.request("GET", path, token=token)[0]
+
+    for _ in range(ROUNDS):
+        message = primary.post("/api/message", {"receiver": "bob", "content": "hi"}, tokens["alice"])
+        path, token = f"/api/message/{message['id']}", tokens["alice"]
+        unseen += status(path, token) == 404
+        seconds.append(wait_until(lambda: status(path, token) == 200, WITHIN, "the message is shown"))  # noqa: B023
+        token = primary.post("/api/auth/login", {"username": "alice", "password": PASSWORD})["token"]
+        wait_until(lambda: status("/api/auth/user", token) == 200, WITHIN, "the token is valid")  # noqa: B023
+        primary.post("/api/auth/logout", token=token)
+        alive += status("/api/auth/user", token) == 200
+        seconds.append(wait_until(lambda: status("/api/auth/user", token) == 401, WITHIN, "the token is revoked"))  # noqa: B023
+    check(
+        f"{unseen} of {ROUNDS} messages were not shown right after the send, {alive} of {ROUNDS} tokens were still valid "
+        f"right after the logout; after {max(seconds):.2f} s at most the standby had it"
+    )
+
+
+def main() -> None:
+    with running_cluster() as cluster, ExitStack() as stack:
+        first = stack.enter_context(running(Node(cluster.folder, cluster.url)))
+        standby = Standby(cluster)
+        stack.callback(standby.kill)
+        second = Node(cluster.folder, standby.url)
+        migrated = second.manage("migrate", "--verbosity", "0")
+        check(
+            f"manage.py migrate on the standby: {migrated.stdout.strip()}",
+            migrated.stdout.count("\n") == 1,
+            not migrated.returncode,
+        )
+        stack.enter_context(running(second))
+        tokens = register(first, ["alice", "bob"])
+        message = first.post("/api/message", {"receiver": "bob", "content": "hi"}, tokens["alice"])["id"]
+        wait_for_standby(standby)
+        ready = [node.get("/readyz") for node in (first, second)]
+        check(f"/readyz of both nodes: {ready}", [one["writable"] for one in ready] == [True, False])
+        try_every_operation(second, tokens["alice"], message)
+        measure_lag(first, second, tokens)
+        workers = second.workers()
+        first.kill()
+        cluster.kill()
+        with psycopg.connect(standby.url, autocommit=True) as connection:
+            connection.execute("SELECT pg_promote()")
+        new = {"receiver": "bob", "content": "to the new primary"}
+        seconds = wait_until(
+            lambda: second.request("POST", "/api/message", new, tokens["alice"])[0] == 201, WITHIN, "the node sends"
+        )
+        for _ in range(20):
+            second.post("/api/message", new, tokens["alice"])
+            second.post("/api/auth/login", {"username": "alice", "password": PASSWORD})
+        ready = second.get("/readyz")
+        check(
+            f"{seconds:.2f} s after the promotion the node on it sent a message, without a restart; /readyz: {ready}",
+            second.workers() == workers,
+            ready["writable"],
+        )
+
+
+if __name__ == "__main__":
+    main()
