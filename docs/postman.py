@@ -84,7 +84,9 @@ def example(request: dict, status: str, response: dict) -> dict:
         value = next(iter(content["examples"].values()))["value"]
     else:
         properties = content["schema"].get("properties", {"detail": {}})
-        value = {name: rules.get("enum", [response["description"]])[0] for name, rules in properties.items()}
+        value = {
+            name: rules.get("enum", [rules.get("example", response["description"])])[0] for name, rules in properties.items()
+        }
     header = [{"key": "Content-Type", "value": "application/json"}]
     text = json.dumps(value, indent=2, ensure_ascii=False)
     return {**saved, "header": header, "_postman_previewlanguage": "json", "body": text}

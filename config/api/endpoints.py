@@ -16,7 +16,7 @@ from config.api.views import OpenView
 from config.database.sql import execute, is_writable
 
 OK = {"type": "string", "enum": ["ok"], "description": "Always `ok`"}
-WRITABLE = {"type": "boolean", "description": "false on a node that only reads, because its database is a standby"}
+WRITABLE = {"type": "boolean", "example": True, "description": "false where the database is a standby: the node only reads"}
 DOCS_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -38,7 +38,7 @@ class ReadinessView(OpenView):
     @extend_schema(
         operation_id="check_readiness",
         summary="Check that the database is ready",
-        description="Returns 200 if the database responds and has all tables, otherwise 503. `writable` says whether the node takes writes.",
+        description="Returns 200 if the database responds and has all tables, otherwise 503.",
         responses={200: object_schema(status=OK, writable=WRITABLE)},
     )
     def get(self, request):
