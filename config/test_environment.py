@@ -295,7 +295,6 @@ class StartTests(EnvironmentTestCase):
             (check, "DATABASE_URL", f"postgresql://u:{PASSWORD}@[/x"),
             (server, "PORT", "abc"),
             (server, "HOST", "192.0.2.1"),  # not an address of this machine
-            (server, "METRICS", "192.0.2.1:9100"),
             (server, "LOG_DIR", f"{__file__}/logs"),
         ):
             with self.subTest(command=command, variable=variable):

@@ -22,7 +22,7 @@ from accounts.authentication import issue_token
 from blocking.models import Block
 from config.server.test_server import JSON, ServiceTestCase
 from config.testing.http_client import free_port
-from config.testing.service import running_service
+from config.testing.service import Service, running_service
 
 GET_HEALTH = {"route": "/healthz", "method": "GET", "status": "200"}
 
@@ -201,3 +201,11 @@ class MetricsProcessTests(ServiceTestCase):
         lines = [line for line in output.read().splitlines() if "METRICS" in line]
         self.assertEqual(len(lines), 1)
         self.assertIn(address.rpartition(":")[2], lines[0])
+
+    def test_address_that_is_not_of_this_machine_prevents_the_start(self):
+        with self.assertRaises(TimeoutError), tempfile.TemporaryFile("w+") as output:
+            try:
+                Service(self.log_folder, output=output, METRICS="192.0.2.1:9100").start()
+            finally:
+                output.seek(0)
+                self.assertRegex(output.read(), r"\AMETRICS: [^\n]+\n\Z")
