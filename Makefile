@@ -58,7 +58,7 @@ dev/installed: requirements.txt constraints.txt config/api/static/docs/*
 		|| { echo 'Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 …' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 		|| { echo 'The venv module is missing; on Debian and Ubuntu: sudo apt install python3-venv' >&2; exit 1; }
-	@echo 'Making the virtual environment dev/ …'
+	@echo 'Making the virtual environment dev/ …' >&2
 	@$(PYTHON) -m venv dev
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@mkdir -p dev/static

@@ -11,17 +11,20 @@ import math
 import mmap
 import os
 import re
+import select
 import struct
 import sys
 import time
 import traceback
 import uuid
+from collections.abc import Iterator
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from threading import Lock
+from typing import Any
 
 requests_log = logging.getLogger("requests")
 activity_log = logging.getLogger("activity")
@@ -30,6 +33,10 @@ debug_log = logging.getLogger("debug")
 NOBODY = "-"
 MAX_LENGTHS = {"path": 1_000, "traceback": 100_000}  # characters
 MAX_LENGTH = 150  # characters of every other field, such as the name in a login attempt, which can be as long as a body
+STANDARD_OUTPUT = 1  # its file descriptor
+LINE_SIZE = 4_096  # bytes of a line there: so many a pipe takes whole or not at all
+TEXT_SIZES, TEXT_SIZE = {"path": 2_000}, 400  # bytes of the path there, and of every other text but the traceback
+LONGEST_WAIT = 1  # second, for whoever reads standard output
 TRACEBACK_INTERVAL = 60  # seconds
 COMPLAINT_INTERVAL = 1  # second
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -110,17 +117,22 @@ def _traceback(error: BaseException | None) -> str:
     return text
 
 
+def line_of(record: logging.LogRecord, **more: str) -> dict[str, Any]:
+    """The fields of the record's line: the time, `more`, and those of its message, a dictionary, with its texts cut."""
+    line = {"time": f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%dT%H:%M:%S.%fZ}", **more}
+    for name, value in record.msg.items():
+        line[name] = value[: MAX_LENGTHS.get(name, MAX_LENGTH)] if isinstance(value, str) else value
+    return line
+
+
 class JsonFormatter(logging.Formatter):
     """Formats a record whose message is a dictionary as one JSON object in ASCII that begins with the time.
 
-    Texts are cut, so that no line is longer than 16 KB, or 1.2 MB with a traceback: a character takes up to 12 bytes.
+    No line is longer than 16 KB, or 1.2 MB with a traceback: a character takes up to 12 bytes.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        line = {"time": f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%dT%H:%M:%S.%fZ}"}
-        for name, value in record.msg.items():
-            line[name] = value[: MAX_LENGTHS.get(name, MAX_LENGTH)] if isinstance(value, str) else value
-        return json.dumps(line)
+        return json.dumps(line_of(record))
 
 
 class AppendHandler(WatchedFileHandler):
@@ -157,9 +169,80 @@ class AppendHandler(WatchedFileHandler):
             fcntl.flock(file, fcntl.LOCK_UN)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - overrides logging's method
-        """Report a lost line on standard error, in one line and at most once per COMPLAINT_INTERVAL."""
-        now = time.monotonic()
-        if now >= struct.unpack("d", _complained)[0] + COMPLAINT_INTERVAL:
-            _complained[:] = struct.pack("d", now)
-            with suppress(Exception):  # standard error may be a file on the same disk
-                sys.stderr.write(f"{self.baseFilename}: {sys.exc_info()[1]}\n")
+        report_loss(self.baseFilename)
+
+
+class StandardOutputHandler(logging.Handler):
+    """Writes the lines of all logs to standard output, which the worker processes share.
+
+    If nobody reads standard output, a request waits up to LONGEST_WAIT, and lines are lost until somebody does.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            lines = [*encode_lines(line_of(record, log=record.name))]
+            fcntl.lockf(STANDARD_OUTPUT, fcntl.LOCK_EX)  # room that there is for a line stays until it is written
+            try:
+                for line in lines:
+                    self._write(line)
+            finally:
+                fcntl.lockf(STANDARD_OUTPUT, fcntl.LOCK_UN)
+        except Exception:  # the request that is being logged must succeed
+            self.handleError(record)
+
+    def _write(self, line: bytes) -> None:
+        poll = select.poll()
+        poll.register(STANDARD_OUTPUT, select.POLLOUT)
+        if not poll.poll(0 if lost_recently() else 1_000 * LONGEST_WAIT):
+            raise TimeoutError("nobody reads it")
+        written = os.write(STANDARD_OUTPUT, line)
+        if written < len(line):  # it is a file on a full disk
+            os.ftruncate(STANDARD_OUTPUT, os.lseek(STANDARD_OUTPUT, -written, os.SEEK_CUR))
+            raise OSError("no space for a whole line")
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - overrides logging's method
+        report_loss("standard output")
+
+
+def encode_lines(line: dict[str, Any]) -> Iterator[bytes]:
+    """Encode a line in at most LINE_SIZE bytes: its texts are cut, and a long traceback is split into numbered parts."""
+    traceback_text = line.pop("traceback", "")
+    for name, value in line.items():
+        if isinstance(value, str):
+            line[name] = next(split_text(value, TEXT_SIZES.get(name, TEXT_SIZE)), "")
+    room = LINE_SIZE - len(encode({**line, "traceback": "", "part": 9_999, "parts": 9_999}))
+    parts = [*split_text(traceback_text, room)]
+    if not parts:
+        yield encode(line)
+    elif len(parts) == 1:
+        yield encode({**line, "traceback": traceback_text})
+    else:
+        for number, part in enumerate(parts, start=1):
+            yield encode({**line, "traceback": part, "part": number, "parts": len(parts)})
+
+
+def encode(line: dict[str, Any]) -> bytes:
+    return f"{json.dumps(line)}\n".encode()
+
+
+def split_text(text: str, size: int) -> Iterator[str]:
+    """Split the text into pieces whose JSON has at most `size` bytes."""
+    start = 0
+    while start < len(text):
+        piece = text[start : start + size]
+        while (needed := len(json.dumps(piece)) - 2) > size:
+            piece = piece[: len(piece) * size // needed]
+        yield piece
+        start += len(piece)
+
+
+def lost_recently() -> bool:
+    return time.monotonic() < struct.unpack("d", _complained)[0] + COMPLAINT_INTERVAL
+
+
+def report_loss(log: str) -> None:
+    """Report the error that lost a line, on standard error, in one line and at most once per COMPLAINT_INTERVAL."""
+    if not lost_recently():
+        _complained[:] = struct.pack("d", time.monotonic())
+        with suppress(Exception):  # standard error may be a file on the same disk
+            sys.stderr.write(f"{log}: {sys.exc_info()[1]}\n")

@@ -29,7 +29,7 @@ LIMIT_LOGIN_NAME = environment.limit("LIMIT_LOGIN_NAME", "100/3600" if LIMIT_LOG
 LIMIT_PASSWORD = environment.limit("LIMIT_PASSWORD", "20/300")
 LIMIT_SIGNUP = environment.limit("LIMIT_SIGNUP", "1000/3600")
 LIMIT_SEND = environment.limit("LIMIT_SEND", "3000/60")
-LOG_DIR = environment.folder("LOG_DIR", BASE_DIR / "logs")
+LOG_DIR = None if environment.text("LOG_DIR") == "-" else environment.folder("LOG_DIR", BASE_DIR / "logs")
 DATABASES = {"default": database("DATABASE_URL", BASE_DIR / "db.sqlite3")}
 
 INSTALLED_APPS = [
@@ -175,17 +175,21 @@ ADMIN_POLICY = (
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
 LOGS = {"requests": "INFO", "activity": "INFO", "debug": "DEBUG"}
-LOG_FILE = {"()": "config.log.AppendHandler", "delay": True, "formatter": "json"}
+if LOG_DIR:
+    LOG_FILE = {"()": "config.log.AppendHandler", "delay": True, "formatter": "json"}
+    LOG_HANDLERS = {name: {**LOG_FILE, "filename": str(LOG_DIR / f"{name}.log")} for name in LOGS}
+else:
+    LOG_HANDLERS = {"stdout": {"()": "config.log.StandardOutputHandler"}}
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"json": {"()": "config.log.JsonFormatter"}},
-    "handlers": {
-        "console": {"class": "logging.StreamHandler"},
-        **{name: {**LOG_FILE, "filename": str(LOG_DIR / f"{name}.log")} for name in LOGS},
-    },
+    "handlers": {"console": {"class": "logging.StreamHandler"}, **LOG_HANDLERS},
     "loggers": {
-        **{name: {"handlers": [name], "level": level, "propagate": False} for name, level in LOGS.items()},
+        **{
+            name: {"handlers": [name if LOG_DIR else "stdout"], "level": level, "propagate": False}
+            for name, level in LOGS.items()
+        },
         "django.request": {"level": "CRITICAL"},  # requests.log already has a line for each 4xx and 5xx
         "django.utils.autoreload": {"handlers": ["console"], "level": "INFO", "propagate": False},
     },

@@ -82,6 +82,7 @@ class ValidValueTests(EnvironmentTestCase):
             ("ALLOWED_HOSTS", "*", ["*"]),
             ("ALLOWED_HOSTS", "chat.example, .example.org,[::1]", ["chat.example", ".example.org", "[::1]"]),
             ("SECRET_KEY", "a key of my own", "a key of my own"),
+            ("LOG_DIR", "-", None),
             ("CORS_ALLOWED_ORIGINS", "https://a.example, http://[::1]:3000", ["https://a.example", "http://[::1]:3000"]),
             ("METRICS", "127.0.0.1:9100", ("127.0.0.1", 9100)), ("METRICS", "[::1]:9100", ("::1", 9100)),
             ("METRICS", "off", None),

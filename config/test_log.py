@@ -18,7 +18,7 @@ from urllib.parse import quote
 from django.conf import settings
 
 from accounts.authentication import issue_token
-from config.log import record_event
+from config.log import StandardOutputHandler, record_event
 from config.testing.cases import LOGS, PASSWORD, ApiTestCase, ConcurrentTestCase
 from config.testing.http_client import call, free_port
 from config.testing.service import running_service, test_database_url
@@ -208,22 +208,23 @@ def lines_of(files):
 class AppendHandlerTests(ApiTestCase):
     WRITER = """
 import logging, sys
-from config.log import AppendHandler, JsonFormatter
+from config.log import AppendHandler, JsonFormatter, StandardOutputHandler
 
-handler = AppendHandler(sys.argv[1])
+writer, count, *file = sys.argv[1:]
+handler = AppendHandler(*file) if file else StandardOutputHandler()
 handler.setFormatter(JsonFormatter())
 logger = logging.getLogger("writer")
 logger.addHandler(handler)
 sys.stdin.read()
-for number in range(int(sys.argv[3])):
-    logger.warning({"writer": sys.argv[2], "number": number, "traceback": "é" * (number % 2_000)})
+for number in range(int(count)):
+    logger.warning({"writer": writer, "number": number, "traceback": "é" * (number % 2_000)})
 """
 
     def test_processes_lose_and_tear_no_line_while_files_are_rotated(self):
         file, writers, count = self.log_folder / "shared.log", 4, 2_000
         processes = [
             subprocess.Popen(  # noqa: S603 - what it runs stands above
-                [sys.executable, "-c", self.WRITER, str(file), str(writer), str(count)],
+                [sys.executable, "-c", self.WRITER, str(writer), str(count), str(file)],
                 cwd=settings.BASE_DIR,
                 stdin=subprocess.PIPE,
             )
@@ -297,11 +298,11 @@ class FullDiskTests(ApiTestCase):
     WRITER = """
 import logging, os, resource, sys
 import config.log
-from config.log import AppendHandler, JsonFormatter
+from config.log import AppendHandler, JsonFormatter, StandardOutputHandler
 
 config.log.COMPLAINT_INTERVAL = 60  # seconds; a slow machine takes more than one
 os.fork()  # as the server makes its worker processes
-handler = AppendHandler(sys.argv[1])
+handler = AppendHandler(*sys.argv[1:]) if sys.argv[1:] else StandardOutputHandler()
 handler.setFormatter(JsonFormatter())
 logger = logging.getLogger("writer")
 logger.addHandler(handler)
@@ -311,25 +312,179 @@ for limit in (5_000, 9_000, resource.RLIM_INFINITY):
         logger.warning({"limit": limit, "number": number, "padding": "x" * 100})
 """
 
-    def write(self, file):
+    def write(self, *file, output=None):
+        """Write to the file, or to `output` as standard output; return what stands on standard error."""
+        command = [sys.executable, "-c", self.WRITER, *map(str, file)]
         return subprocess.run(  # noqa: S603 - what it runs stands above
-            [sys.executable, "-c", self.WRITER, str(file)], cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=60
-        )
+            command, cwd=settings.BASE_DIR, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60
+        ).stderr
 
     def test_loses_lines_and_tears_none(self):
         file = self.log_folder / "full.log"
 
         self.write(file)
 
+        self.assert_lines_are_lost_and_none_is_torn(file)
+
+    def test_standard_output_loses_lines_and_tears_none(self):
+        for mode in ("w", "a"):
+            file = self.log_folder / f"full-{mode}.log"
+            with self.subTest(mode=mode), file.open(mode) as output:
+                self.write(output=output)
+
+                self.assert_lines_are_lost_and_none_is_torn(file)
+
+    def assert_lines_are_lost_and_none_is_torn(self, file):
         lines = lines_of([file])
         self.assertEqual(file.read_bytes()[-1:], b"\n")
         self.assertEqual(sorted(line["number"] for line in lines if line["limit"] == -1), sorted([*range(100)] * 2))
         self.assertLess(len(lines), 400)
 
     def test_says_so_on_standard_error_once_per_interval(self):
-        result = self.write("/dev/full")
+        with open("/dev/full", "w") as output:
+            self.assertEqual(self.write("/dev/full"), "/dev/full: [Errno 28] No space left on device\n")
+            self.assertEqual(self.write(output=output), "standard output: [Errno 28] No space left on device\n")
 
-        self.assertEqual(result.stderr, "/dev/full: [Errno 28] No space left on device\n")
+
+class StandardOutputTests(ApiTestCase):
+    """What LOG_DIR=- does: all logs go to one pipe, whose other end may be slow, frozen or gone."""
+
+    def setUp(self):
+        super().setUp()
+        self.reader, self.writer = os.pipe()
+        self.addCleanup(lambda: [os.close(end) for end in (self.reader, self.writer) if end])
+        fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, 2**20)
+        os.set_blocking(self.reader, False)
+        self.enterContext(mock.patch("config.log.STANDARD_OUTPUT", self.writer))
+        self.enterContext(mock.patch("config.log._complained", bytearray(8)))
+        handler = StandardOutputHandler()
+        for name in LOGS:
+            self.enterContext(mock.patch.object(logging.getLogger(name), "handlers", [handler]))
+
+    def read(self):
+        with suppress(BlockingIOError):
+            return os.read(self.reader, 2**20)
+        return b""
+
+    def test_lines_are_those_of_the_files_with_the_name_of_their_log(self):
+        with mock.patch("accounts.views.UserView.get", side_effect=ZeroDivisionError):
+            self.as_user(self.alice).get("/api/auth/user", headers={"x-request-id": "one"})
+        self.as_user(self.alice).post("/api/block", {"blocked": "bob"}, headers={"x-request-id": "two"})
+
+        lines = [json.loads(line) for line in self.read().splitlines()]
+        self.assertEqual(
+            [(line["log"], line["request_id"]) for line in lines],
+            [("debug", "one"), ("requests", "one"), ("activity", "two"), ("requests", "two")],
+        )
+        self.assertIn("ZeroDivisionError", lines[0]["traceback"])
+        self.assertEqual(
+            [[*line] for line in lines],
+            [
+                ["time", "log", "level", "request_id", "method", "path", "user", "traceback"],
+                ["time", "log", "request_id", "method", "path", "user", "status", "milliseconds", "address"],
+                ["time", "log", "request_id", "event", "who", "whom", "address"],
+                ["time", "log", "request_id", "method", "path", "user", "status", "milliseconds", "address"],
+            ],
+        )
+
+    def test_no_line_is_longer_than_a_pipe_takes_as_a_whole(self):
+        for text in ("a" * 8_000, '"' * 8_000, "\x01" * 8_000, "\U0001f40d" * 8_000):
+            headers = {"x-forwarded-for": quote(text), "x-request-id": "i" * 64}
+            with self.settings(TRUSTED_PROXIES=1), mock.patch("accounts.views.LoginView.post", side_effect=KeyError):
+                self.client.generic("M" * 8_000, f"/{quote(text)}", headers=headers)
+                self.client.post("/api/auth/login", {}, headers=headers)
+            record_event("Login", who=text, whom=text)
+
+            lines = self.read().splitlines(keepends=True)
+            with self.subTest(text=text[:1]):
+                self.assertLessEqual(max(map(len, lines)), 4_096)
+                self.assertEqual([json.loads(line)["log"] for line in lines], ["requests", "debug", "requests", "activity"])
+
+    def test_long_traceback_is_split_into_numbered_parts(self):
+        for text in ("~", "é", "\U0001f40d"):
+            with mock.patch("accounts.views.LoginView.post", side_effect=KeyError(text * 8_000)):
+                self.client.post("/api/auth/login", {}, headers={"x-request-id": "the-id"})
+
+            lines = self.read().splitlines(keepends=True)
+            *parts, request = map(json.loads, lines)
+            with self.subTest(text=text):
+                self.assertLessEqual(max(map(len, lines)), 4_096)
+                self.assertEqual(
+                    [(line["request_id"], line["part"], line["parts"]) for line in parts],
+                    [("the-id", number, len(parts)) for number in range(1, len(parts) + 1)],
+                )
+                self.assertEqual("".join(line["traceback"] for line in parts).count(text), 8_000)
+                self.assertEqual(request["log"], "requests")
+
+    def test_processes_lose_and_tear_no_line_at_a_slow_reader(self):
+        writers, count = 4, 500
+        command = [sys.executable, "-c", AppendHandlerTests.WRITER]
+        processes = [
+            subprocess.Popen(  # noqa: S603 - what it runs stands above
+                [*command, str(writer), str(count)], cwd=settings.BASE_DIR, stdin=subprocess.PIPE, stdout=self.writer
+            )
+            for writer in range(writers)
+        ]
+
+        for process in processes:
+            process.stdin.close()  # all begin now
+        output = b""
+        while any(process.poll() is None for process in processes):
+            output += self.read()
+            time.sleep(0.01)
+        lines = [json.loads(line) for line in (output + self.read()).splitlines()]
+
+        self.assertEqual([process.returncode for process in processes], [0] * writers)
+        found = {}
+        for line in lines:
+            found.setdefault((int(line["writer"]), line["number"]), []).append(line.get("traceback", ""))
+        self.assertEqual(
+            {key: "".join(parts) for key, parts in found.items()},
+            {(writer, number): "é" * number for writer in range(writers) for number in range(count)},
+        )
+
+    def test_request_succeeds_while_nobody_reads(self):
+        """The first line waits for a second, the others are lost at once, until there is room again."""
+        with mock.patch("sys.stderr", io.StringIO()) as console:
+            fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, 4_096)
+            os.write(self.writer, bytes(4_096))
+            began = time.monotonic()
+            statuses = [self.client.get("/healthz").status_code for _ in range(20)]
+            seconds = time.monotonic() - began
+            self.read()
+            self.client.get("/readyz")
+
+        self.assertEqual(statuses, [200] * 20)
+        self.assertLess(seconds, 10)
+        self.assertEqual({*console.getvalue().splitlines()}, {"standard output: nobody reads it"})
+        self.assertEqual(json.loads(self.read())["path"], "/readyz")
+
+    def test_request_succeeds_if_the_reader_is_gone(self):
+        os.close(self.reader)
+        self.reader = None
+
+        with mock.patch("sys.stderr", io.StringIO()) as console:
+            response = self.client.get("/healthz")
+
+        self.assertEqual(response.status_code, 200)
+        self.assertEqual(console.getvalue(), "standard output: [Errno 32] Broken pipe\n")
+
+    def test_waits_while_another_process_writes(self):
+        """Which has found room for its line, and is about to use it."""
+        script = "import fcntl, sys; fcntl.lockf(1, fcntl.LOCK_EX); print('', file=sys.stderr, flush=True); sys.stdin.read()"
+        with (
+            subprocess.Popen(  # noqa: S603 - what it runs stands above
+                [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=self.writer, stderr=subprocess.PIPE
+            ) as other,
+            ThreadPoolExecutor(1) as thread,
+        ):
+            other.stderr.readline()
+            request = thread.submit(self.client.get, "/healthz")
+            with self.assertRaises(TimeoutError):
+                request.result(timeout=0.5)
+            other.stdin.close()
+
+            self.assertEqual(request.result(timeout=10).status_code, 200)
 
 
 class RunserverTests(ApiTestCase):

@@ -5,6 +5,7 @@ import errno
 import os
 import resource
 import socket
+import sys
 from contextlib import ExitStack, suppress
 from importlib import import_module
 from tempfile import TemporaryDirectory
@@ -99,8 +100,9 @@ def listeners(port: int) -> str:
 
 def print_banner(address: str) -> None:
     url, reason = local_url(address)
-    banner = BANNER.format(url=url, logs=settings.LOG_DIR, process=os.getpid())
-    print(f"{banner}\n{reason}".strip(), flush=True)  # noqa: T201 - for the operator
+    banner = BANNER.format(url=url, logs=settings.LOG_DIR or "on standard output", process=os.getpid())
+    output = sys.stdout if settings.LOG_DIR else sys.stderr
+    print(f"{banner}\n{reason}".strip(), file=output, flush=True)
 
 
 def local_url(address: str) -> tuple[str, str]:

@@ -611,6 +611,41 @@ class BannerTests(ConcurrentTestCase):
         self.assertEqual(lines[0].split(), ["Docs", f"{service.url}/api/docs"])
         self.assertIn(str(service.log_folder), lines[3])
 
+    def test_standard_output_has_nothing_but_log_lines_if_they_go_there(self):
+        service = Service(self.log_folder, LOG_DIR="-", WEB_CONCURRENCY="1")
+        with subprocess.Popen(
+            [sys.executable, "-m", "config.server"],
+            cwd=settings.BASE_DIR,
+            env=service.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            banner = [process.stderr.readline().split()[0] for _ in range(5)]
+            self.request_until_it_succeeds(service, "/healthz")
+            worker = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+            os.kill(int(worker), signal.SIGKILL)
+            reported = process.stderr.readline()
+            self.request_until_it_succeeds(service, "/readyz")
+            process.terminate()
+            lines = [json.loads(line) for line in process.stdout]
+
+        self.assertEqual(process.returncode, 0)
+        self.assertEqual(banner, ["Docs", "API", "Admin", "Logs", "Stop"])
+        self.assertEqual(reported, "Unexpected exit from worker-1\n")
+        self.assertEqual(
+            [(line["log"], line["path"]) for line in lines], [("requests", "/healthz"), ("requests", "/readyz")]
+        )
+
+    def request_until_it_succeeds(self, service, path):
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                return self.assertEqual(service.request("GET", path)[0], 200)
+            except OSError:
+                self.assertLess(time.monotonic(), deadline)
+                time.sleep(0.1)
+
     def test_links_work_from_this_machine(self):
         for environment in (
             {"HOST": "0.0.0.0"},  # noqa: S104
