@@ -1,10 +1,10 @@
 """All settings. Those that differ between machines come from environment variables, which the README lists."""
 
-import os
 from datetime import timedelta
 from pathlib import Path
 
 from config import environment
+from config.cpus import usable_cpus
 from config.database.url import database
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -18,7 +18,7 @@ if HTTPS and not TRUSTED_PROXIES:
     environment.abort("HTTPS", "the service itself speaks HTTP: put a proxy in front of it, and set TRUSTED_PROXIES")
 HOST = environment.text("HOST", "127.0.0.1")
 PORT = environment.integer("PORT", 8000, lowest=1, highest=65535)
-WEB_CONCURRENCY = environment.integer("WEB_CONCURRENCY", os.cpu_count() or 1, lowest=1, highest=1000)
+WEB_CONCURRENCY = environment.integer("WEB_CONCURRENCY", usable_cpus(), lowest=1, highest=1000)
 TOKEN_TTL = environment.integer("TOKEN_TTL", 36_000, lowest=1, highest=3_153_600_000)  # seconds, up to a century
 PASSWORD_MIN_LENGTH = environment.integer("PASSWORD_MIN_LENGTH", 8, lowest=1, highest=1024)
 CORS_ALLOWED_ORIGINS = environment.origins("CORS_ALLOWED_ORIGINS")

@@ -14,6 +14,7 @@ from django.conf import settings
 from django.test import SimpleTestCase
 
 from config import environment
+from config.cpus import usable_cpus
 
 VARIABLES = (
     "DATABASE_URL", "DATABASE_URL_FILE", "PORT", "HOST", "WEB_CONCURRENCY", "SECRET_KEY", "SECRET_KEY_FILE", "DEBUG",
@@ -60,7 +61,7 @@ class ValidValueTests(EnvironmentTestCase):
                 self.assertEqual(found["ALLOWED_HOSTS"], ["localhost", "127.0.0.1", "[::1]"])
                 self.assertEqual(found["CORS_ALLOWED_ORIGINS"], [])
                 self.assertEqual((found["HOST"], found["PORT"]), ("127.0.0.1", 8000))
-                self.assertEqual(found["WEB_CONCURRENCY"], os.cpu_count())
+                self.assertEqual(found["WEB_CONCURRENCY"], usable_cpus())
                 self.assertEqual(found["TRUSTED_PROXIES"], 0)
                 self.assertEqual(found["REST_KNOX"]["TOKEN_TTL"], timedelta(hours=10))
                 self.assertEqual(found["PASSWORD_MIN_LENGTH"], 8)
