@@ -21,7 +21,7 @@ from blocking.models import Block
 from config.database.postgresql.base import DatabaseWrapper
 from config.testing.cases import ConcurrentTestCase
 from config.testing.http_client import free_port
-from config.testing.service import test_database_url
+from config.testing.service import running_service, test_database_url
 from messageservice.models import Mailbox, Message
 
 UNAVAILABLE = (503, {"detail": "The service is unavailable. Try again in a moment."})
@@ -275,3 +275,30 @@ class PersistentConnectionTests(ConcurrentTestCase):
         self.assertEqual(refused.status_code, 503)
         self.assertEqual(accepted.status_code, 201)
         self.assertEqual(Message.objects.count(), 1)
+
+
+@skipUnless(connection.vendor == "postgresql", "about the database backend for PostgreSQL")
+class ApplicationNameTests(ConcurrentTestCase):
+    def names(self):
+        """The application_name of every connection to the database."""
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT application_name FROM pg_stat_activity WHERE datname = current_database()")
+            return {name for (name,) in cursor.fetchall()}
+
+    def test_names_the_node_and_the_process(self):
+        with running_service(self.log_folder, WEB_CONCURRENCY="1") as service:
+            main = service.process.pid
+            worker = Path(f"/proc/{main}/task/{main}/children").read_text().strip()
+
+            self.assertIn(f"messages {socket.gethostname()[:40]} {worker}", self.names())
+
+    def test_name_in_the_url_comes_first(self):
+        url = f"{test_database_url()}?application_name=mine"
+        with running_service(self.log_folder, WEB_CONCURRENCY="1", DATABASE_URL=url):
+            self.assertIn("mine", self.names())
+
+    def test_process_is_not_cut_off_after_a_long_host_name(self):
+        with mock.patch("socket.gethostname", return_value="h" * 64), closing(connection.copy()) as other:
+            other.ensure_connection()
+
+            self.assertIn(f"messages {'h' * 40} {os.getpid()}", self.names())

@@ -2,6 +2,7 @@
 
 import os
 import select
+import socket
 import time
 
 import psycopg
@@ -27,6 +28,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
         began = self.connected_at = time.monotonic()
         statement_timeout = 900 * (self.longest_wait or 0)  # milliseconds: nine tenths of the wait, 0 for no limit
         conn_params["options"] = f"-c statement_timeout={statement_timeout:.0f} {conn_params['options']}"
+        # Where DATABASE_URL has no `application_name`. PostgreSQL cuts it at 63 bytes, so the host name must leave room.
+        conn_params["fallback_application_name"] = f"messages {socket.gethostname()[:40]} {os.getpid()}"
         if self.longest_wait is None:
             return super().get_new_connection(conn_params)
         if began < self.retry_at:
