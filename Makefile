@@ -30,8 +30,8 @@ bench-setup: dev/installed-for-bench $(RIVAL)/installed $(OLD)/dev/installed  ##
 proofs: PROOFS = kills bad_clients nodes standby login_timing deploy
 proofs: run-proofs  ## kill, flood and replace what runs, one after another; needs Debian's postgresql, nginx and wrk
 
-proofs-long: PROOFS = pooler
-proofs-long: run-proofs  ## what needs more than Debian 12 has: PgBouncer 1.22
+proofs-long: PROOFS = pooler container
+proofs-long: run-proofs  ## what needs more: PgBouncer 1.22; root and Debian's podman, runc and debootstrap
 
 run-proofs: dev/installed-for-bench
 	@set -e; for proof in $(PROOFS); do echo "== $$proof"; $(BIN)/python -m benchmarks.proofs.$$proof; done

@@ -1,7 +1,9 @@
 """What a proof starts and kills: the service, and PostgreSQL servers in folders and on ports of their own."""
 
+import ctypes
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from config.testing.service import ROOT, Service
 
 USER = "postgres"
 WORKERS = 2
+OWN_NETWORK_AND_MOUNTS = 0x40000000 | 0x00020000  # CLONE_NEWNET and CLONE_NEWNS of <sched.h>
 SETTINGS = {
     "SECRET_KEY": "of all nodes of a proof, on databases that are thrown away",
     "ALLOWED_HOSTS": "*",
@@ -179,6 +182,23 @@ def kill_all(processes: Iterable[psutil.Process]) -> None:
 def without_root(*command: str) -> list[str]:
     """The command for a program that refuses to run as root."""
     return ["runuser", "-u", USER, "--", *command] if os.geteuid() == 0 else [*command]
+
+
+def enter_own_network() -> None:
+    """Move this process into a network of its own that leads nowhere, with mounts of its own."""
+    unshared = ctypes.CDLL(None, use_errno=True).unshare(OWN_NETWORK_AND_MOUNTS)
+    expect(unshared == 0, f"Namespaces are not allowed here: {os.strerror(ctypes.get_errno())}")
+    shell("mount", "--make-rprivate", "/")
+    shell("ip", "link", "set", "lo", "up")
+
+
+def shell(*command: str, **options: Any) -> str:
+    """Return what the command prints; ends the proof where it fails."""
+    result = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )
+    expect(result.returncode == 0, f"{shlex.join(command)} failed: {result.stdout[-2000:]}")
+    return result.stdout
 
 
 def program(name: str, package: str, *folders: Path) -> str:

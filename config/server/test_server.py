@@ -275,8 +275,7 @@ class MemoryTests(ServiceTestCase):
             Message.objects.create(
                 sender=self.alice,
                 receiver=self.bob,
-                content="\x01"
-                * 10_000,  # six bytes each: a page is larger than the system's buffer for a connection
+                content="\x01" * 10_000,  # six bytes each: a page is larger than the system's buffer for a connection
                 sender_place=number,
                 receiver_place=number,
             )
