@@ -185,7 +185,7 @@ class Proof:
         response = connection.getresponse()
         check(
             f"a static file: {response.status}, Content-Encoding {response.headers['Content-Encoding']}",
-            response.status == 200,
+            response.status == 200 and response.headers["Content-Encoding"] == "gzip",
         )
 
     def commands(self) -> None:
