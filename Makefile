@@ -3,7 +3,7 @@ BIN := dev/bin
 RIVAL := benchmarks/data/rival
 OLD := benchmarks/data/6bc8ad4
 
-.PHONY: help serve test lint bench bench-setup proofs proofs-long run-proofs schema postman screenshot upgrade
+.PHONY: help serve test lint format bench bench-setup proofs proofs-long run-proofs schema postman screenshot upgrade
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST)
@@ -15,11 +15,17 @@ serve: dev/installed  ## make what is missing, then serve the API on HOST and PO
 test: dev/installed-for-tests  ## run all tests; on PostgreSQL with DATABASE_URL
 	@$(BIN)/python manage.py test --parallel auto --noinput
 
-lint: dev/installed-for-tests  ## style, import order of the layers, migrations
+lint: dev/installed-for-tests  ## style, import order of the layers, spelling, links, migrations
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	git ls-files -z | xargs -0 $(BIN)/codespell
+	$(BIN)/python .ci/links.py
 	$(BIN)/python manage.py makemigrations --check --dry-run
+
+format: dev/installed-for-tests  ## format the code, and fix what ruff can fix automatically
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 bench: bench-setup  ## measure what each request costs, in turn with an older version and three yardsticks; needs wrk
 	@$(BIN)/python -m benchmarks.bench
