@@ -54,7 +54,7 @@ def _as_api_exception(error: Exception) -> Exception:
         case django_exceptions.ValidationError():
             return exceptions.ValidationError({api_settings.NON_FIELD_ERRORS_KEY: error.messages})
         case LimitReached():
-            return exceptions.Throttled(error.wait)
+            return _api_exception(429, f"Too many attempts. Try again in {error.wait} s.", wait=error.wait)
         case KeyUsedBefore():
             return _api_exception(422, "This Idempotency-Key was already used for another message. Use a new key.")
         case django_exceptions.RequestDataTooBig():

@@ -40,7 +40,7 @@ def unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The fields as a dictionary; raises ParseError where one is given twice."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise ParseError("A field is given more than once.")
+        raise ParseError("Give each field only once.")
     return fields
 
 

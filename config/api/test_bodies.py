@@ -192,7 +192,7 @@ class UnreadableBodyTests(BodyTestCase):
                 response = self.send(body, media_type)
 
                 self.assertRefused(response)
-                self.assertEqual(response.json(), {"detail": "A field is given more than once."})
+                self.assertEqual(response.json(), {"detail": "Give each field only once."})
 
     def test_content_encoding(self):
         body = json.dumps(MESSAGE).encode()
