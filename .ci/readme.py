@@ -1,7 +1,7 @@
-"""Runs the README's curl lines as they stand against the running service, comparing what comes back.
+"""Runs the curl lines of the README and then of docs/api.md against the running service, and compares the responses.
 
-A ```json 201``` block holds what the ```sh``` block before it must answer, under that status. Tokens and times differ
-from run to run: a string that ends in … stands for any string, a time for any time.
+A ```json 201``` block holds the response, with that status, to the ```sh``` block before it. Tokens and times differ from
+run to run: a string that ends in … matches any string, a time any time.
 """
 
 import json
@@ -10,22 +10,23 @@ import re
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "docs/api.md")
 BLOCK = re.compile(r"^```(\w*) ?(\d*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 END = "--- end of block ---"
 
 
 def examples(text):
-    """The blocks with a curl line: the lines, the expected status and the expected answer, both None where not shown."""
-    blocks = [(language, status, content) for language, status, content in BLOCK.findall(text)]
-    for position, (language, _, content) in enumerate(blocks):
+    """The blocks with a curl line: the lines, the expected status and the expected response, both None where not shown."""
+    blocks = [*BLOCK.findall(text), ("", "", "")]
+    for (language, _, content), (follower, status, response) in pairwise(blocks):
         if language == "sh" and "curl" in content:
-            follower, status, answer = blocks[position + 1]
-            shown = follower == "json"
-            yield content, int(status) if shown else None, answer if shown else None
+            is_shown = follower == "json"
+            yield content, int(status) if is_shown else None, response if is_shown else None
 
 
 def matches(expected, actual):
@@ -38,13 +39,13 @@ def matches(expected, actual):
     return expected == actual and type(expected) is type(actual)
 
 
-def run(shown, home):
+def run(blocks, home):
     """What each block prints on standard output and on standard error, all run by one shell."""
     mark = f"\nprintf '%s\\n' '{END}'; printf '%s\\n' '{END}' >&2\n"
     (home / ".curlrc").write_text('write-out = "%{stderr}%{http_code}\\n"\n')
     shell = subprocess.run(
         ["bash"],
-        input="".join(block + mark for block, _, _ in shown),
+        input="".join(block + mark for block in blocks),
         env={**os.environ, "CURL_HOME": str(home)},
         capture_output=True,
         text=True,
@@ -54,19 +55,20 @@ def run(shown, home):
 
 
 def main():
-    shown = list(examples((ROOT / "README.md").read_text()))
+    shown = [(page, *example) for page in PAGES for example in examples((ROOT / page).read_text())]
     failed = 0
     with tempfile.TemporaryDirectory() as home:
-        for (block, status, answer), (out, err) in zip(shown, run(shown, Path(home)), strict=True):
+        outputs = run([block for _, block, _, _ in shown], Path(home))
+        for (page, block, status, response), (out, err) in zip(shown, outputs, strict=True):
             if status is None:
                 continue
-            expected = json.loads(answer) if answer else None
+            expected = json.loads(response) if response else None
             actual = json.loads(out) if out.strip() else None
             if int(err or 0) != status or not matches(expected, actual):
                 failed += 1
-                print(f"README.md: {block}expected {status} {answer}got      {err.strip()} {out}", file=sys.stderr)
-    compared = sum(status is not None for _, status, _ in shown)
-    print(f"The README's curl lines: {compared - failed} passed, {failed} failed")
+                print(f"{page}: {block}expected {status} {response}got      {err.strip()} {out}", file=sys.stderr)
+    compared = sum(status is not None for _, _, status, _ in shown)
+    print(f"The curl lines of {' and '.join(PAGES)}: {compared - failed} passed, {failed} failed")
     sys.exit(failed > 0 or not compared)
 
 
