@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from django.conf import settings
 from django.contrib.auth.hashers import make_password
 from django.contrib.auth.models import User
 from django.db import connection
@@ -33,8 +34,29 @@ UNITTESTS_OWN = ("_outcome", "_subtest")  # they hold the case itself
 LOGS = ("requests", "activity", "debug")
 
 
+class CheckingClient(APIClient):
+    """Fails at an error message that docs/api.md does not list."""
+
+    def request(self, **kwargs):
+        response = super().request(**kwargs)
+        if response.status_code >= 400 and response.content and response.headers["Content-Type"] == "application/json":
+            for texts in response.json().values():
+                for text in [texts] if isinstance(texts, str) else texts:
+                    assert listed_messages().fullmatch(text), f"docs/api.md does not list {text!r}"  # noqa: S101
+        return response
+
+
+@cache
+def listed_messages() -> re.Pattern:
+    """Matches the error messages that docs/api.md lists: the first column of its tables of them."""
+    texts = re.findall("^\\| `(.+?)` \\|", (settings.BASE_DIR / "docs" / "api.md").read_text(), re.MULTILINE)
+    return re.compile("|".join(".+".join(map(re.escape, text.split("…"))) for text in texts))
+
+
 class ApiTestMixin:
     """alice, bob and carol, a client for each, and three empty logs."""
+
+    client_class = CheckingClient
 
     def setUp(self):
         super().setUp()
@@ -71,7 +93,7 @@ class ApiTestMixin:
 
 
 def with_token(token: str, scheme: str = "Token") -> APIClient:
-    return APIClient(headers={"authorization": f"{scheme} {token}"})
+    return CheckingClient(headers={"authorization": f"{scheme} {token}"})
 
 
 @contextmanager
