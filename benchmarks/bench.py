@@ -185,9 +185,9 @@ def checks(results: Results, chosen: dict[str, Workload], server: Server) -> Ite
             base = by_service.get(other) or results.get(other, {}).get("service")
             if most and base:
                 ratios = [samples[number]["cpu"] / sample["cpu"] for number, sample in base.items()]
-                yield f"{name}: CPU per request, times {other}", ratios, 0, most
+                yield f"{name}: CPU per request, relative to {other}", ratios, 0, most
         rates = [sample["per_second"] for sample in samples.values()]
-        yield f"{name}: slowest round, of the fastest", [min(rates) / max(rates)], SLOWEST, 1
+        yield f"{name}: slowest round, relative to the fastest", [min(rates) / max(rates)], SLOWEST, 1
         if name == "W1":
             yield "W1: bytes of WAL per send", [sample["wal"] for sample in samples.values()], 0, WAL_BYTES
         if "sqlite" in by_service:
@@ -202,15 +202,17 @@ def report(results: Results, chosen: dict[str, Workload], server: Server, option
     processor = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
     yield f"""# What a request costs
 
-Measured by `make bench` on {datetime.now(UTC):%Y-%m-%d}, {WORKERS} cores of {processor.partition(": ")[2]}
-for load, service and database, Python {platform.python_version()}, PostgreSQL {server.execute("SHOW server_version")}:
-{options.rounds} rounds of {options.seconds} seconds for each workload, three of them for other services than this.
-CPU is that of application processes and PostgreSQL together. Times depend on the machine: compare ratios.
+Measured by `make bench` on {datetime.now(UTC):%Y-%m-%d}, on {WORKERS} cores of {processor.partition(": ")[2]}
+that also ran the load and the database, with Python {platform.python_version()}
+and PostgreSQL {server.execute("SHOW server_version")}.
+Each workload has {options.rounds} rounds of {options.seconds} seconds, for other services than this one three of them.
+CPU is that of the application processes and PostgreSQL together. Times depend on the machine: compare ratios.
 
-`6bc8ad4` is the service at that commit; `rival`, `ordinary` and `floor` are the yardsticks in `benchmarks/`; `sqlite` is the
-service on SQLite, where every commit is synced to the disk.
+`6bc8ad4` is this service at that commit. `rival` is FastAPI with SQLAlchemy and asyncpg, `ordinary` is Django REST
+framework in the usual way, `floor` is SQL without a framework: all three are in `benchmarks/`. `sqlite` is this service on
+SQLite, where every commit is synced to disk.
 
-| | median | lowest to highest | to reach | |
+| | median | lowest to highest | target | |
 | --- | ---: | ---: | ---: | --- |"""
     for what, figures, least, most in checks(results, chosen, server):
         middle = statistics.median(figures)
