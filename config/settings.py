@@ -1,4 +1,4 @@
-"""All settings. Those that differ between machines come from environment variables, which the README lists."""
+"""All settings. Those that differ between machines come from environment variables, which docs/operating.md lists."""
 
 from datetime import timedelta
 from pathlib import Path
