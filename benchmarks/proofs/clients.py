@@ -12,7 +12,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -20,6 +20,7 @@ from benchmarks.proofs.processes import Node, expect, wait_until
 
 PASSWORD = "a long secret"  # noqa: S105
 RETRY_AFTER = 0.1  # seconds; the service asks for five, but an impatient client finds more
+POLL_EVERY = 0.1  # seconds
 CONNECTING = 100  # slow clients that connect at the same moment: fewer than a server lets wait
 
 
@@ -136,6 +137,44 @@ class Load:
         found = node.manage("check_mailboxes")
         expect(found.returncode == 0, f"check_mailboxes: {found.stdout[-2000:]} {found.stderr[-2000:]}")
         return len(acknowledged)
+
+
+class Poller(threading.Thread):
+    """Polls by `after=` alone for what a user receives, from the nodes in turn; once `ending` is set, until it has all."""
+
+    def __init__(self, nodes: Sequence[Node], token: str) -> None:
+        super().__init__(daemon=True)
+        self.nodes, self.token, self.ending = itertools.cycle(nodes), token, threading.Event()
+        self.seen: list[tuple[int, str]] = []  # ids and contents of messages, as they came
+        self.wrong: list[str] = []  # responses other than 200 and 503
+
+    def run(self) -> None:
+        has_more = True
+        while has_more:
+            ending = self.ending.wait(POLL_EVERY)
+            with suppress(OSError):
+                has_more = self.poll() or not ending
+
+    def poll(self) -> bool:
+        """Return whether there may be more."""
+        last = self.seen[-1][0] if self.seen else 0
+        path = f"/api/message/received?after={last}&page_size=100"
+        status, page = next(self.nodes).request("GET", path, token=self.token)
+        if status == 200:
+            self.seen += [(message["id"], message["content"]) for message in reversed(page["results"])]
+            return bool(page["results"])
+        if status != 503:
+            self.wrong.append(f"{status} {page}")
+        return True
+
+    def expect_all_seen(self, node: Node) -> list[tuple[int, str]]:
+        """Compare what it saw with what is stored; return it."""
+        self.join(timeout=60)
+        expect(not self.wrong, f"Responses that a client that polls must not get: {self.wrong[:5]}")
+        stored = sorted((message["id"], message["content"]) for message in received(node, self.token))
+        differ = sorted({*self.seen} ^ {*stored})
+        expect(self.seen == stored, f"Not seen exactly once and in order, of {len(stored)} messages: {differ[:5]}")
+        return self.seen
 
 
 def register(node: Node, usernames: list[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,17 +135,8 @@ class Cluster:
         with suppress(FileNotFoundError, psutil.NoSuchProcess):
             kill_all(self.processes())
 
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """None of its processes runs during the block. Connections stay open, and the kernel accepts new ones."""
-        processes = self.processes()
-        try:
-            for process in processes:
-                process.suspend()
-            yield
-        finally:
-            for process in processes:
-                process.resume()
+    def frozen(self) -> AbstractContextManager:
+        return frozen(self.processes())
 
 
 class Standby(Cluster):
@@ -170,6 +161,18 @@ def running_cluster() -> Iterator[Cluster]:
             yield cluster
         finally:
             cluster.kill()
+
+
+@contextmanager
+def frozen(processes: Iterable[psutil.Process]) -> Iterator[None]:
+    """None of the processes runs during the block. Connections stay open, and the kernel accepts new ones."""
+    try:
+        for process in processes:
+            process.suspend()
+        yield
+    finally:
+        for process in processes:
+            process.resume()
 
 
 def kill_all(processes: Iterable[psutil.Process]) -> None:

@@ -1,0 +1,288 @@
+"""docs/high-availability.md holds what it promises: whatever fails, nothing acknowledged is lost, and sends soon go on.
+
+Three machines made of namespaces run PostgreSQL, Patroni and etcd with the files of that page, in a network of their own.
+Clients send and poll through two nodes of the service while the primary is killed, frozen and cut off, a standby is killed,
+the primary changes in order, and all etcd freeze. Needs root, and Debian's postgresql, etcd-server and iptables.
+"""
+
+import ctypes
+import itertools
+import os
+import re
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from benchmarks.proofs.clients import Load, Poller, as_text
+from benchmarks.proofs.deploy import BLOCK, shell
+from benchmarks.proofs.processes import USER, Node, check, expect, frozen, kill_all, program, running, wait_until
+from config.testing.http_client import call
+from config.testing.service import ROOT
+
+PAGE = (ROOT / "docs" / "high-availability.md").read_text()
+PATRONI = ROOT / "benchmarks" / "data" / "patroni"  # made by the Makefile
+ADDRESSES = {"db1": "10.0.0.11", "db2": "10.0.0.12", "db3": "10.0.0.13"}
+CLIENTS = 8
+TIMES = 20  # that each client has to be acknowledged before, during and after an event
+AWAY = 30  # seconds, longer than the page's ttl
+FAILOVER_WITHIN, SWITCHOVER_WITHIN, UNNOTICED = 40, 15, 4  # seconds without a 201
+TOLD_WITHIN = 10  # seconds until every request has a response
+WHOLE_WITHIN = 180  # seconds until a machine that came back is a standby
+OWN_NETWORK = 0x40000000  # CLONE_NEWNET of <sched.h>
+
+# A machine's /etc, /opt and /run last until it is killed; what is on its disk is in its folder.
+BOOT = r"""
+set -eu
+folder=$1 patroni=$2
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/changes /mnt/work
+mount -t overlay -o lowerdir=/etc,upperdir=/mnt/changes,workdir=/mnt/work overlay /etc
+mount -t tmpfs -o mode=755 tmpfs /opt
+mkdir /opt/patroni
+mount --bind "$patroni" /opt/patroni
+mount -t tmpfs -o mode=1777 tmpfs /run/postgresql
+mount --bind "$folder/postgresql" /var/lib/postgresql
+mount --bind "$folder/etcd" /var/lib/etcd
+"""
+# As the units do it.
+SERVE = r"""
+runuser -u etcd -- env ETCD_DATA_DIR=/var/lib/etcd/default $(cat /etc/default/etcd) etcd >> "$folder/etcd/log" 2>&1 &
+cd /
+exec < /dev/null
+runuser -u postgres -- $(sed -n s/^ExecStart=//p /etc/systemd/system/patroni.service) >> "$folder/postgresql/log" 2>&1 &
+wait
+"""
+
+
+def steps(section: str, word: str = "") -> str:
+    """The blocks of a section of the page that contain the word, as a script: files are written, commands run."""
+    script, heading = "", ""
+    for title, path, language, content in BLOCK.findall(PAGE):
+        heading = title or heading
+        if heading == section and word in content and (path or language == "sh"):
+            script += f"cat > {path} <<'END OF BLOCK'\n{content}END OF BLOCK\n" if path else content
+    return script
+
+
+class Machine:
+    """One of the three. Its network and its disk outlast its processes."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name, self.address, self.folder = name, ADDRESSES[name], folder / name
+        self.make_disk()
+        self.network = psutil.Popen(shlex.split("setpriv --pdeathsig KILL unshare --net sleep infinity"))
+        wait_until(lambda: self.network.name() == "sleep", 10, "a machine has a network")
+        shell("ip", "link", "add", name, "type", "veth", "peer", "eth0", "netns", str(self.network.pid))
+        shell("ip", "address", "add", "10.0.0.1", "peer", self.address, "dev", name)
+        shell("ip", "link", "set", name, "up")
+        own = f"ip address add {self.address} peer 10.0.0.1 dev eth0; ip route add 10.0.0.0/24 via 10.0.0.1"
+        shell(*self.inside("sh", "-euc", f"ip link set lo up; ip link set eth0 up; {own}"))
+
+    def make_disk(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for part, user in {"postgresql": USER, "etcd": "etcd"}.items():
+            (self.folder / part).mkdir(parents=True)
+            shutil.chown(self.folder / part, user)
+
+    def inside(self, *command: str) -> list[str]:
+        return ["nsenter", f"--net=/proc/{self.network.pid}/ns/net", *command]
+
+    def start(self, more: str = "") -> None:
+        """Write its files, run a script with more, and start etcd and Patroni."""
+        files = steps("Files").replace("s/db1/db2/", f"s/db1/{self.name}/").replace("/10.0.0.12/ }", f"/{self.address}/ }}")
+        command = shlex.split("setpriv --pdeathsig KILL unshare --pid --fork --kill-child --mount --mount-proc sh -c")
+        arguments = ("machine", str(self.folder), str(PATRONI))
+        self.process = psutil.Popen(self.inside(*command, BOOT + files + more + SERVE, *arguments))
+        wait_until(lambda: bool(self.process.children()), 10, "a machine boots")
+
+    def enter(self, script: str) -> None:
+        """Run the script there."""
+        init = self.process.children()[0].pid
+        shell("nsenter", f"--target={init}", "--net", "--mount", "--pid", "sh", "-euc", script)
+
+    def processes(self, name: str = "") -> list[psutil.Process]:
+        """Its processes of that name, or all; none while it is killed."""
+        found = []
+        with suppress(psutil.NoSuchProcess):
+            for process in self.process.children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    found += [process] if process.name().startswith(name) else []
+        return found
+
+    def kill(self) -> None:
+        """End all its processes at the same moment."""
+        kill_all([*self.processes(), self.process])
+
+    def members(self) -> list[dict[str, Any]]:
+        """Return what its Patroni knows of all three."""
+        with suppress(OSError):
+            return call(f"http://{self.address}:8008/cluster", "GET", seconds=2)[1]["members"]
+        return []
+
+
+@contextmanager
+def running_machine(folder: Path, name: str) -> Iterator[Machine]:
+    machine = Machine(folder, name)
+    try:
+        machine.start()
+        yield machine
+    finally:
+        machine.kill()
+        machine.network.kill()
+
+
+class Proof:
+    def __init__(self, machines: list[Machine], nodes: list[Node]) -> None:
+        self.machines, self.nodes = machines, nodes
+        self.given: dict[int, str] = {}  # the content of the message for each id that a client has seen
+
+    def members(self) -> list[dict[str, Any]]:
+        return max((machine.members() for machine in self.machines), key=len)
+
+    def is_whole(self) -> bool:
+        """Whether there are a primary and two standbys that confirm its commits, all on the timeline that it began."""
+        members = self.members()
+        roles = sorted((member["role"], member["state"]) for member in members)
+        timelines = {member.get("timeline") for member in members}
+        return roles == [("leader", "running"), *[("quorum_standby", "streaming")] * 2] and len(timelines) == 1
+
+    def primary(self) -> Machine:
+        [name] = [member["name"] for member in self.members() if member["role"] == "leader"]
+        return next(machine for machine in self.machines if machine.name == name)
+
+    def standby(self) -> Machine:
+        return next(machine for machine in self.machines if machine is not self.primary())
+
+    @contextmanager
+    def event(self, name: str, within: float, *, new_primary: bool) -> Iterator[Load]:
+        """What happens in the block happens under load; then nothing is lost, and within so many seconds sends go on."""
+        before = self.primary()
+        with ExitStack() as stack:
+            load = Load(self.nodes[0], name.replace(" ", "-"), CLIENTS, [node.url for node in self.nodes])
+            pollers = [Poller(self.nodes, token) for token in load.tokens.values()]
+            for poller in pollers:
+                poller.start()
+                stack.callback(poller.ending.set)
+            stack.enter_context(load)
+            load.until_all_go_on(TIMES)
+            began = time.monotonic()
+            yield load
+            wait_until(self.is_whole, WHOLE_WITHIN, "there are a primary and two standbys")
+            load.until_all_go_on(TIMES)
+        messages = load.expect_nothing_lost(self.nodes[0])
+        for poller in pollers:
+            for number, content in poller.expect_all_seen(self.nodes[0]):
+                expect(self.given.setdefault(number, content) == content, f"The id {number} was given twice")
+        ends = sorted(request.ended for request in load.requests(began) if request.outcome == 201)
+        away = max(later - earlier for earlier, later in itertools.pairwise([began, *ends]))
+        check(
+            f"{name}: no 201 for {away:.1f} s; {messages:,} messages, none lost, none doubled, none missed by pollers, no "
+            f"id given twice; responses {as_text(load.outcomes(began))}, the slowest in {load.slowest(began):.1f} s; "
+            f"the primary was {before.name}, and is {self.primary().name}",
+            away <= within,
+            load.slowest(began) <= TOLD_WITHIN,
+            (self.primary() is not before) == new_primary,
+        )
+
+    def kill(self) -> None:
+        with self.event("PostgreSQL of the primary killed", FAILOVER_WITHIN, new_primary=False) as load:
+            kill_all(self.primary().processes("postgres"))
+            load.until_all_go_on(TIMES)
+        with self.event("machine of the primary killed", FAILOVER_WITHIN, new_primary=True) as load:
+            self.kill_machine(self.primary(), load)
+        with self.event("machine of a standby killed", UNNOTICED, new_primary=False) as load:
+            self.kill_machine(self.standby(), load)
+
+    @staticmethod
+    def kill_machine(machine: Machine, load: Load) -> None:
+        machine.kill()
+        time.sleep(AWAY)
+        load.until_all_go_on(TIMES)
+        machine.start()
+
+    def replace(self) -> None:
+        with self.event("machine of a standby replaced by an empty one", UNNOTICED, new_primary=False):
+            lost = self.standby()
+            lost.kill()
+            time.sleep(AWAY)
+            lost.make_disk()
+            section = "Replace a machine"
+            leave_and_join = (
+                steps(section, "member").replace("db2", lost.name).replace("10.0.0.12:2380", f"{lost.address}:2380")
+            )
+            self.primary().enter(leave_and_join)
+            lost.start(steps(section, "existing"))
+
+    def freeze(self) -> None:
+        name = "machine of the primary frozen and thawed"
+        with self.event(name, FAILOVER_WITHIN, new_primary=True) as load, frozen(self.primary().processes()):
+            load.until_all_go_on(TIMES)
+        etcd = [process for machine in self.machines for process in machine.processes("etcd")]
+        with self.event("all etcd frozen and thawed", UNNOTICED, new_primary=False), frozen(etcd):
+            time.sleep(AWAY)
+
+    def cut_off(self, name: str, *chains: str) -> None:
+        with self.event(name, FAILOVER_WITHIN, new_primary=True) as load, dropped_packets(self.primary(), chains):
+            load.until_all_go_on(TIMES)
+
+    def switch_over(self) -> None:
+        with self.event("switchover", SWITCHOVER_WITHIN, new_primary=True):
+            self.primary().enter(steps("Change the primary"))
+
+
+@contextmanager
+def dropped_packets(machine: Machine, chains: tuple[str, ...]) -> Iterator[None]:
+    """Packets from and to the machine are dropped during the block, where they pass these chains of iptables."""
+    rules = [[chain, end, machine.address, "-j", "DROP"] for chain in chains for end in ("-s", "-d")]
+    for rule in rules:
+        shell("iptables", "-A", *rule)
+    try:
+        yield
+    finally:
+        for rule in rules:
+            shell("iptables", "-D", *rule)
+
+
+@contextmanager
+def proof() -> Iterator[Proof]:
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        folder.chmod(0o755)
+        expect(ctypes.CDLL(None).unshare(OWN_NETWORK) == 0, "A network of its own is not allowed here.")
+        shell("ip", "link", "set", "lo", "up")
+        Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+        machines = [stack.enter_context(running_machine(folder, name)) for name in ADDRESSES]
+        on = Proof(machines, [])
+        wait_until(on.is_whole, WHOLE_WITHIN, "there are a primary and two standbys")
+        on.primary().enter(steps("Start", "createdb"))
+        url = re.search(r"^DATABASE_URL=(.*)$", PAGE, re.MULTILINE)[1]
+        on.nodes += [stack.enter_context(running(Node(folder, url))) for _ in range(2)]
+        yield on
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by SIGTERM"))  # and so stops what was started
+    expect(os.geteuid() == 0, "Only root can make machines: sudo dev/bin/python -m benchmarks.proofs.failover")
+    expect(PATRONI.exists(), "Patroni is missing: make benchmarks/data/patroni/installed")
+    for name, package in {"etcd": "etcd-server", "iptables": "iptables", "pg_createcluster": "postgresql"}.items():
+        program(name, package)
+    with proof() as on:
+        on.kill()
+        on.replace()
+        on.freeze()
+        on.cut_off("primary cut off from the other machines", "FORWARD")
+        on.cut_off("primary cut off from the nodes too", "FORWARD", "INPUT", "OUTPUT")
+        on.switch_over()
+
+
+if __name__ == "__main__":
+    main()
