@@ -37,8 +37,8 @@ bench-setup: dev/installed-for-bench $(RIVAL)/installed $(OLD)/dev/installed  ##
 proofs: PROOFS = kills bad_clients nodes standby login_timing deploy
 proofs: run-proofs  ## kill, flood and replace what runs, one after another; needs Debian's postgresql, nginx and wrk
 
-proofs-long: PROOFS = failover pooler container
-proofs-long: $(PATRONI)/installed run-proofs  ## what needs more: root, Debian's etcd-server, iptables, podman, runc and debootstrap; PgBouncer 1.22
+proofs-long: PROOFS = failover pooler recovery container
+proofs-long: $(PATRONI)/installed run-proofs  ## what takes longer or needs more: PgBouncer 1.22; Debian's etcd-server, pgbackrest, podman
 
 run-proofs: dev/installed-for-bench
 	@set -e; for proof in $(PROOFS); do echo "== $$proof"; $(BIN)/python -m benchmarks.proofs.$$proof; done

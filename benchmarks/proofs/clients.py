@@ -185,9 +185,9 @@ def register(node: Node, usernames: list[str]) -> dict[str, str]:
     }
 
 
-def received(node: Node, token: str) -> Iterator[dict[str, Any]]:
-    """All that the user received, by catching up from the first message on."""
-    path = "/api/message/received?after=0&page_size=100"
+def received(node: Node, token: str, after: int = 0) -> Iterator[dict[str, Any]]:
+    """All that the user received since the message with that id, by catching up."""
+    path = f"/api/message/received?after={after}&page_size=100"
     while path:
         page = node.get(path, token)
         yield from page["results"]

