@@ -61,7 +61,7 @@ MIDDLEWARE = [
     "config.api.middleware.BodyLimitMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "config.api.middleware.SessionMiddleware",
-    "config.api.middleware.CsrfViewMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
     "config.api.middleware.AuthenticationMiddleware",
     "config.api.middleware.MessageMiddleware",
 ]

@@ -9,7 +9,6 @@ from django.contrib.messages import middleware as messages
 from django.contrib.sessions import middleware as sessions
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
-from django.middleware import csrf
 from django.utils.deprecation import MiddlewareMixin
 from rest_framework.exceptions import UnsupportedMediaType
 
@@ -102,10 +101,6 @@ class AdminOnly:
 
 
 class SessionMiddleware(AdminOnly, sessions.SessionMiddleware):
-    pass
-
-
-class CsrfViewMiddleware(AdminOnly, csrf.CsrfViewMiddleware):
     pass
 
 
