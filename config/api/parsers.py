@@ -1,6 +1,7 @@
 """Parsers for request bodies. Each returns a plain dictionary, so that a missing field is missing in all of them."""
 
 import io
+from collections import Counter
 from json import JSONDecodeError
 from typing import Any
 from urllib.parse import parse_qsl
@@ -8,7 +9,7 @@ from urllib.parse import parse_qsl
 from django.conf import settings
 from django.utils.http import parse_header_parameters
 from rest_framework import parsers
-from rest_framework.exceptions import ParseError
+from rest_framework.exceptions import ParseError, ValidationError
 from rest_framework.utils import json
 
 NOT_UTF8 = "The body must be in UTF-8, without NUL characters."
@@ -37,10 +38,11 @@ def parse_json(text: str) -> Any:
 
 
 def unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The fields as a dictionary; raises ParseError where one is given twice."""
+    """The fields as a dictionary; raises ValidationError for those that are given more than once."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise ParseError("Give each field only once.")
+        counts = Counter(name for name, _ in pairs)
+        raise ValidationError({name: ["Give this field only once."] for name, count in counts.items() if count > 1})
     return fields
 
 

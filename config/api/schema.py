@@ -108,7 +108,7 @@ class ServiceSchema(AutoSchema):
         yield from ("400", "413", "500", "503")
         if self.get_auth():
             yield "401"
-        if self._get_request_body():
+        if self.method == "POST":
             yield "415"
         if self._is_list_view():
             yield "404"

@@ -191,8 +191,19 @@ class UnreadableBodyTests(BodyTestCase):
             with self.subTest(media_type=media_type, body=body[:60]):
                 response = self.send(body, media_type)
 
-                self.assertRefused(response)
-                self.assertEqual(response.json(), {"detail": "Give each field only once."})
+                self.assertRefused(response, keys=("receiver",))
+                self.assertEqual(response.json(), {"receiver": ["Give this field only once."]})
+
+    def test_unreadable_body_where_none_is_needed(self):
+        for path in ("/api/auth/logout", "/api/auth/logoutall"):
+            for body, media_type, status in ((b"{", JSON, 400), (b"xx", "text/plain", 415), (b"", "text/plain", 204)):
+                with self.subTest(path=path, body=body):
+                    client = self.as_user(self.alice)
+
+                    response = client.generic("POST", path, body, content_type=media_type)
+
+                    self.assertEqual(response.status_code, status)
+                    self.assertEqual(client.get("/api/auth/user").status_code, 401 if status == 204 else 200)
 
     def test_content_encoding(self):
         body = json.dumps(MESSAGE).encode()

@@ -34,6 +34,8 @@ class BaseView(GenericAPIView):
                 errors[name] = ["This parameter may not be empty."]
         if errors:
             raise ValidationError(errors)
+        if request.method == "POST":
+            request.data  # noqa: B018 - a body that cannot be read is an error also where none is needed
 
     def options(self, request, *args, **kwargs):
         """Only the `Allow` header: the schema describes the endpoint."""
