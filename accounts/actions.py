@@ -16,7 +16,7 @@ from django.http import Http404
 
 from accounts.authentication import AuthToken, issue_token, live_tokens
 from accounts.hashers import check_password
-from accounts.limits import LoginTries, password_tries, signup_tries
+from accounts.limits import LoginAttempts, password_attempts, signup_attempts
 from accounts.models import (
     ACCOUNT_IS_DELETED,
     NAME_IS_TAKEN,
@@ -43,7 +43,7 @@ class Session:
 
 
 def open_session(user: User) -> Session | None:
-    """Return None where the password was changed or the account deactivated since `user` was read."""
+    """Create a token for the user, or return None if the password or the account has changed since `user` was read."""
     issued = issue_token(user)
     if issued is None:
         return None
@@ -54,10 +54,10 @@ def open_session(user: User) -> Session | None:
 def register(*, username: str, password: str, email: str = "") -> Session:
     """Create an account and open its first session.
 
-    Raises LimitReached for an address with too many sign-ups, which are counted before the password is hashed, and
-    ValidationError where another request takes the name in the meantime.
+    Raises LimitReached if the address has had too many sign-ups, which are counted before the password is hashed, and
+    ValidationError if another request takes the name in the meantime.
     """
-    signup_tries().record()
+    signup_attempts().record()
     user = User(username=username, email=email, password=make_password(password))
     try:
         with transaction.atomic():
@@ -69,29 +69,29 @@ def register(*, username: str, password: str, email: str = "") -> Session:
 
 
 @rejected_logins.count_exceptions(LimitReached)
-def log_in(*, username: str, password: str, begin: Callable[[User], Any] = open_session) -> Any:
-    """Check the credentials and return what `begin` returns for their user.
+def log_in(*, username: str, password: str, on_success: Callable[[User], Any] = open_session) -> Any:
+    """Check the credentials and return the result of `on_success` for their user.
 
-    Raises the same ValidationError, after the same time, whatever is wrong with the credentials, and where `begin` returns
-    None. Raises LimitReached after too many failures.
+    Raises ValidationError if the credentials are wrong or the result is None: always the same error, after the same time.
+    Raises LimitReached after too many failures.
     """
-    tries = LoginTries(lower_case(username))
-    tries.check()
+    attempts = LoginAttempts(lower_case(username))
+    attempts.check()
     user = user_named(username)
-    begun = None
+    result = None
     if check_password(user, password) and user.is_active:
-        tries.check()
-        begun = begin(user)
-    if begun is None:
-        tries.record()
+        attempts.check()
+        result = on_success(user)
+    if result is None:
+        attempts.record()
         record_event("Invalid Login", who=user.username if user else username)
         raise ValidationError("Incorrect credentials")
     record_event("Login", who=user.username)
-    return begun
+    return result
 
 
 def end_session(user: User, session_id: str) -> None:
-    """Revoke the token whose digest begins with these 32 hexadecimal digits. Raises Http404 if the user has none."""
+    """Revoke the token whose digest begins with these 32 hexadecimal digits. Raises Http404 if there is none."""
     tokens = live_tokens(user).filter(digest__startswith=session_id)
     if not re.fullmatch("[0-9a-f]{32}", session_id) or not tokens.delete()[0]:
         raise Http404
@@ -106,7 +106,8 @@ def log_out_everywhere(user: User) -> None:
 def change_password(*, user: User, token: AuthToken, current_password: str, new_password: str) -> None:
     """Set a new password and end every session except that of `token`.
 
-    Raises ValidationError by field for a wrong current or weak new password, LimitReached after too many wrong ones.
+    Raises ValidationError by field if the current password is wrong or the new password too weak, and LimitReached after
+    too many wrong passwords.
     """
     if not verify_password(user, current_password):
         raise ValidationError({"current_password": [WRONG_CURRENT]})
@@ -124,19 +125,19 @@ def change_password(*, user: User, token: AuthToken, current_password: str, new_
 
 
 def verify_password(user: User, password: str) -> bool:
-    """Whether the password is the user's. Counts wrong ones, and raises LimitReached after too many."""
-    tries = password_tries(user)
-    tries.check()
+    """Return whether the password is the user's. Counts wrong passwords, and raises LimitReached after too many."""
+    attempts = password_attempts(user)
+    attempts.check()
     if not check_password(user, password):
-        tries.record()
+        attempts.record()
         return False
-    tries.check()
+    attempts.check()
     return True
 
 
 @transaction.atomic
 def set_password(user: User, password: str) -> None:
-    """Set a password on behalf of an operator, and end the user's sessions.
+    """Set a password on behalf of an operator, and revoke the user's tokens.
 
     Raises PermissionDenied if the account was deleted.
     """
@@ -147,13 +148,13 @@ def set_password(user: User, password: str) -> None:
 
 
 def revoke_tokens(user: User) -> None:
-    """Log the user out everywhere, on behalf of an operator."""
+    """Revoke all tokens of the user on behalf of an operator."""
     user.auth_token_set.all().delete()
     record_event("Revoke Tokens", who=current_request().user, whom=user.username)
 
 
 def deactivate(user: User) -> None:
-    """Close the account, on behalf of an operator; its tokens stay invalid if it is activated again."""
+    """Deactivate the account on behalf of an operator. Its tokens stay invalid if it is activated again."""
     with transaction.atomic():
         User.objects.filter(pk=user.pk).update(is_active=False)
         user.auth_token_set.all().delete()
@@ -171,10 +172,10 @@ def lock_account(user: User) -> None:
 
 
 def strip_account(user: User) -> bool:
-    """Delete everything about the user but a new, reserved name, which bypasses the rules for names here only.
+    """Delete everything about the user except a new, reserved name. This name alone bypasses the rules for names.
 
-    Returns False and changes nothing if the account was deleted before, or its password changed since `user` was read. Call
-    it from `messageservice.actions` only, with the user's mailbox locked.
+    Returns False and changes nothing if the account is already deleted, or its password has changed since `user` was read.
+    Call it from `messageservice.actions` only, with the user's mailbox locked.
     """
     stripped = not is_deleted(user) and User.objects.filter(pk=user.pk, password=user.password).update(
         username=f"{RESERVED}{token_hex(6)}",
@@ -195,9 +196,9 @@ def strip_account(user: User) -> bool:
 
 
 def rename(user: User, username: str) -> None:
-    """Give the user another name, on behalf of an operator.
+    """Give the user another name on behalf of an operator.
 
-    Raises ValidationError for a name that is wrong or taken, and for a deleted account.
+    Raises ValidationError if the name is invalid or taken, or the account deleted.
     """
     USERNAME.clean(username, user)
     try:

@@ -30,7 +30,7 @@ class StrictParametersMixin:
     """Rejects parameters that no page of the admin sends, where Django would run any query or fail."""
 
     def lookup_allowed(self, lookup, value, request=None):
-        """Allow the filters that the list shows. Others could find out a digest letter by letter, or scan a table."""
+        """Allow the filters that the list shows. Other filters could reveal a digest letter by letter, or scan a table."""
         return lookup.removesuffix("__exact") in self.list_filter
 
     def to_field_allowed(self, request, to_field):
@@ -87,7 +87,7 @@ class AccountAdmin(StrictParametersMixin, UserAdmin):
     search_fields = ["username__part_in_any_case", "first_name", "last_name", "email"]
     actions = ["deactivate_users", "revoke_tokens_of_users"]
     fieldsets = [UserAdmin.fieldsets[0], ("See also", {"fields": ["lists"]}), *UserAdmin.fieldsets[1:]]
-    # Links on the page of a user: each a label with a list and a search in it. Other apps add theirs.
+    # Links on the page of a user: the label, the list and the search in it. Other apps add their own links.
     linked_lists = {"Tokens": ("admin:knox_authtoken_changelist", "{}")}
 
     @admin.display(description="Lists")
@@ -99,8 +99,8 @@ class AccountAdmin(StrictParametersMixin, UserAdmin):
         return format_html_join(" · ", '<a href="{}?{}">{}</a>', links)
 
     def has_change_permission(self, request, obj=None):
-        is_open = obj is None or not is_deleted(obj)
-        return is_open and super().has_change_permission(request, obj) and self.may_act_on(request.user, obj)
+        is_editable = obj is None or not is_deleted(obj)
+        return is_editable and super().has_change_permission(request, obj) and self.may_act_on(request.user, obj)
 
     def has_delete_permission(self, request, obj=None):
         return super().has_delete_permission(request, obj) and self.may_act_on(request.user, obj)
@@ -112,9 +112,9 @@ class AccountAdmin(StrictParametersMixin, UserAdmin):
         return operator.is_superuser or not is_staff or operator == user
 
     def get_readonly_fields(self, request, obj=None):
-        """A name never changes: it is how clients identify the user. Only superusers give permissions.
+        """Make the name read-only, because clients identify the user by it, and permissions for all but superusers.
 
-        The times are shown with their time zone, which a form does not.
+        The times are read-only because a form would show them without their time zone.
         """
         if obj is None:
             return []
@@ -122,11 +122,11 @@ class AccountAdmin(StrictParametersMixin, UserAdmin):
         return ["username", "lists", "last_login", "date_joined", *([] if request.user.is_superuser else permissions)]
 
     def get_deleted_objects(self, objs, request):
-        """What would be deleted, without reading it.
+        """Describe what would be deleted without reading it.
 
-        Django would list every row: tokens by their digests, and messages, which forbid the deletion, by the million.
+        Django would list every row: tokens with their digests, and the messages that prevent the deletion, by the million.
         """
-        forbidding = {
+        protected = {
             relation.related_model._meta.verbose_name_plural
             for relation in User._meta.get_fields(include_hidden=True)
             if getattr(relation, "on_delete", None) is PROTECT
@@ -134,7 +134,7 @@ class AccountAdmin(StrictParametersMixin, UserAdmin):
         }
         names = [f"{user}, with their tokens and other data" for user in objs]
         is_permitted = all(self.has_delete_permission(request, user) for user in objs)
-        return names, {"users": len(objs)}, set() if is_permitted else {"user"}, sorted(forbidding)
+        return names, {"users": len(objs)}, set() if is_permitted else {"user"}, sorted(protected)
 
     def save_model(self, request, obj, form, change):
         if not change:
@@ -142,7 +142,7 @@ class AccountAdmin(StrictParametersMixin, UserAdmin):
             return
         lock_account(User(pk=obj.pk))
         columns = {field.name for field in obj._meta.concrete_fields}
-        obj.save(update_fields=columns.intersection(form.changed_data))  # the others may have changed since obj was read
+        obj.save(update_fields=columns.intersection(form.changed_data))  # other columns may have changed since obj was read
         if "is_active" in form.changed_data and not obj.is_active:
             deactivate(obj)
 
@@ -165,7 +165,7 @@ class AccountAdmin(StrictParametersMixin, UserAdmin):
 
 @admin.register(Group)
 class SuperusersGroupAdmin(StrictParametersMixin, GroupAdmin):
-    """Only superusers change groups: other staff could give themselves any permission through their own."""
+    """Lets only superusers change groups: other staff could give any permission to a group of their own."""
 
     def has_add_permission(self, request):
         return request.user.is_superuser
@@ -179,7 +179,7 @@ class SuperusersGroupAdmin(StrictParametersMixin, GroupAdmin):
 
 @admin.register(AuthToken)
 class AuthTokenAdmin(ViewOnlyAdmin):
-    """Lists the owners of tokens and when each expires. Revoking them is an action on users.
+    """Lists the owners of tokens and when each token expires. The list of users has the action that revokes them.
 
     Each row's primary key is the token's digest, so no checkbox or link may send it to the browser.
     """

@@ -1,4 +1,4 @@
-"""The admin's site, and how operators log in to it."""
+"""The site of the admin, and how operators log in to it."""
 
 from functools import wraps
 
@@ -15,17 +15,17 @@ from config.log import NOBODY, current_request, record_event
 
 
 class OperatorLoginForm(AdminAuthenticationForm):
-    """Shares the API's check of credentials, so that the admin is no way around its limits."""
+    """Checks credentials as the API does, with the same limits."""
 
     def clean(self):
         if self.errors:  # a field is missing
             return self.cleaned_data
-        self.user_cache = log_in(**self.cleaned_data, begin=lambda user: user if user.is_staff else None)
+        self.user_cache = log_in(**self.cleaned_data, on_success=lambda user: user if user.is_staff else None)
         return self.cleaned_data
 
 
 class OperatorPasswordForm(AdminPasswordChangeForm):
-    """Counts wrong current passwords together with those of the API, and ends what the old password opened."""
+    """Counts wrong current passwords together with those of the API, and revokes the user's tokens."""
 
     def clean_old_password(self):
         old_password = self.cleaned_data["old_password"]
@@ -48,7 +48,7 @@ class OperatorSite(AdminSite):
     login_form = OperatorLoginForm
 
     def admin_view(self, view, cacheable=False):
-        """Answer what databases refuse, and Django does not check, with a 400 (in a path a 404)."""
+        """Respond with 400 (404 for a path) to values that databases reject and Django does not check."""
 
         @wraps(view)
         def checked_view(request, *args, **kwargs):
@@ -64,12 +64,12 @@ class OperatorSite(AdminSite):
         return super().admin_view(checked_view, cacheable)
 
     def has_permission(self, request):
-        """Name the operator in the logs as well: every page calls this first."""
+        """Name the operator in the logs. Every page calls this method first."""
         current_request().user = request.user.get_username() or NOBODY
         return super().has_permission(request)
 
     def password_change(self, request, extra_context=None):
-        """Do what Django's does, with a form that it gives no way to choose."""
+        """Use OperatorPasswordForm, which is the only difference from Django's own method."""
         view = PasswordChangeView.as_view(
             form_class=OperatorPasswordForm,
             success_url=reverse("admin:password_change_done"),

@@ -1,4 +1,4 @@
-"""Tokens: django-rest-knox, which no other module imports."""
+"""Creates and checks tokens. Only this module imports django-rest-knox."""
 
 from django.contrib.auth.models import User
 from django.db import connection
@@ -19,21 +19,21 @@ SCHEMES = ("token", "bearer")
 
 TOKEN = AuthToken._meta
 TOKEN_COLUMNS = {field.attname: field.column for field in TOKEN.concrete_fields}
-ISSUE = f"""
+INSERT_TOKEN = f"""
     INSERT INTO {TOKEN.db_table} ({", ".join(TOKEN_COLUMNS.values())})
     SELECT {", ".join(f"%({name})s" for name in TOKEN_COLUMNS)} FROM {USER_TABLE}
     WHERE {USER["id"]} = %(user_id)s AND {USER["password"]} = %(password)s AND {USER["is_active"]}
 """
-HOLDER = f"""
+SELECT_USER_OF_TOKEN = f"""
     SELECT {USER_COLUMNS} FROM {TOKEN.db_table} t JOIN {USER_TABLE} ON {USER["id"]} = t.{TOKEN_COLUMNS["user_id"]}
     WHERE t.{TOKEN_COLUMNS["digest"]} = %(digest)s AND t.{TOKEN_COLUMNS["expiry"]} > %(now)s AND {USER["is_active"]}
 """
 
 
 def issue_token(user: User) -> tuple[AuthToken, str] | None:
-    """Create a token for the user; return it and its text, which is not stored.
+    """Create a token for the user. Returns (token, text); the text is not stored.
 
-    Returns None where the password was changed or the account deactivated since `user` was read. Serialized with
+    Returns None if the password was changed or the account deactivated since `user` was read. Serialized with
     `change_password` and `deactivate` by the lock on the user's row: either the token exists first and is deleted with the
     others, or the change is visible here and no token is created.
     """
@@ -47,7 +47,7 @@ def issue_token(user: User) -> tuple[AuthToken, str] | None:
         expiry=now + knox_settings.TOKEN_TTL,
     )
     issued = fetch_one(
-        ISSUE + (" FOR NO KEY UPDATE" if connection.features.has_select_for_update else "") + " RETURNING 1",
+        INSERT_TOKEN + (" FOR NO KEY UPDATE" if connection.features.has_select_for_update else "") + " RETURNING 1",
         **{name: getattr(token, name) for name in TOKEN_COLUMNS},
         password=user.password,
     )
@@ -55,7 +55,7 @@ def issue_token(user: User) -> tuple[AuthToken, str] | None:
 
 
 def live_tokens(user: User) -> PagedQuerySet:
-    """The user's tokens that have not expired, newest first."""
+    """Return the user's tokens that have not expired, newest first."""
     return PagedQuerySet(AuthToken).filter(user=user, expiry__gt=timezone.now()).order_by("-created", "-pk")
 
 
@@ -78,14 +78,14 @@ class TokenAuthentication(KnoxAuthentication):
             digest = hash_token(token.decode("ascii"))
         except UnicodeDecodeError:
             raise AuthenticationFailed("Invalid token.") from None
-        user = read_user(HOLDER, digest=digest, now=timezone.now())
+        user = read_user(SELECT_USER_OF_TOKEN, digest=digest, now=timezone.now())
         if user is None:
             raise AuthenticationFailed("Invalid token.")
         return user, AuthToken.from_db(connection.alias, ("digest", "user_id"), (digest, user.pk))
 
 
 class TokenScheme(OpenApiAuthenticationExtension):
-    """How the schema describes tokens: as `Bearer`, which is accepted as well and which tools support."""
+    """Describes tokens in the schema as `Bearer` tokens, which the service accepts and tools support."""
 
     target_class = TokenAuthentication
     name = "token"

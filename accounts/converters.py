@@ -1,5 +1,5 @@
 class UsernameConverter:
-    """A username in a path; a path with a character that databases reject is a 404."""
+    """A username in a path. A path with a character that databases reject gets a 404."""
 
     regex = "[^/]+"
 

@@ -13,6 +13,6 @@ class UsernameFormField(forms.Field):
 
 
 class UsernameFilter(django_filters.CharFilter):
-    """Rows whose user is the one named."""
+    """Filters rows by a user, given by their username."""
 
     field_class = UsernameFormField

@@ -14,7 +14,7 @@ class OwaspArgon2Hasher(Argon2PasswordHasher):
     memory_cost = 19 * 1024  # KiB
     time_cost = 2
     parallelism = 1
-    salt_entropy = 95  # bits: 16 random characters, as many as older hashes have, which need no renewal therefore
+    salt_entropy = 95  # bits: 16 random characters, as in older hashes, which therefore need no renewal
     # The hash of no password: checking it takes as long as checking a user's.
     no_password = f"argon2$argon2id$v=19$m={memory_cost},t={time_cost},p={parallelism}${'A' * 22}${'A' * 43}"
 
@@ -22,31 +22,31 @@ class OwaspArgon2Hasher(Argon2PasswordHasher):
         return super().encode(_in_nfkc(password), salt)
 
     def verify(self, password, encoded):
-        """Try the form in NFKC and, where it differs, what was typed, as older hashes are of that.
+        """Try the password in NFKC and, if that differs, also as typed, because older hashes were made from that form.
 
-        Always tries both, so that the time does not tell which was right.
+        Both forms are always tried, so that the time does not tell which form matched.
         """
         normal = _in_nfkc(password)
-        is_right = super().verify(normal, encoded)
+        is_correct = super().verify(normal, encoded)
         if normal != password:
-            is_right |= super().verify(password, encoded)
-        return is_right
+            is_correct |= super().verify(password, encoded)
+        return is_correct
 
 
 def check_password(user: User | None, password: str) -> bool:
-    """Whether the password is the user's; takes the same time where there is no user or no usable password.
+    """Return whether the password is the user's, after the same time even if there is no user or no usable password.
 
     Renews an outdated hash, unless the password was changed since the user was read. Django's `User.check_password` would
-    overwrite the new one.
+    overwrite the new password.
     """
     stored = user.password if user and user.has_usable_password() else OwaspArgon2Hasher.no_password
-    is_right, is_outdated = verify_password(password, stored)
-    if is_right and is_outdated:
+    is_correct, is_outdated = verify_password(password, stored)
+    if is_correct and is_outdated:
         user.password = make_password(password)
         User.objects.filter(pk=user.pk, password=stored).update(password=user.password)
-    return is_right
+    return is_correct
 
 
 def _in_nfkc(password: str) -> str:
-    """Leaves a longer password as typed: normalizing takes the square of the time for a run of combining characters."""
+    """Normalize a password, unless it is so long that a run of combining characters could take seconds."""
     return normalize("NFKC", password) if len(password) <= LONGEST_PASSWORD else password

@@ -1,13 +1,13 @@
 """Limits on attempts, counted in the database, so that they hold across all worker processes and nodes.
 
-A tally counts failures (or sign-ups that cost a hash) from the first on, for the seconds of its limit. A good log-in reads
-tallies and writes nothing.
+A tally counts failed log-ins, wrong passwords or sign-ups. Its window begins with the first of them and lasts for the
+seconds of the limit. A successful log-in reads tallies and writes nothing.
 
-Nobody can close a name to an address that has had no failed log-ins for it:
-- Failures for a name from one address close the name to that address (LIMIT_LOGIN).
-- Failures for a name from all addresses together (LIMIT_LOGIN_NAME) close it to each IPv4 address or IPv6 /48 that has had
-  one, so the owner gets in from elsewhere, and guessers need a fresh address for each guess.
-- Failures from one address for any name close the address (LIMIT_LOGIN_ADDRESS), also to others who share it.
+A user cannot be locked out at an address that has had no failed log-ins for their name:
+- LIMIT_LOGIN counts failures for a name from one address, and then rejects log-ins for the name from that address.
+- LIMIT_LOGIN_NAME counts failures for a name from all addresses, and then rejects log-ins for the name from each IPv4
+  address or IPv6 /48 that has had a failure. The owner can log in from elsewhere; a guesser needs a new address per guess.
+- LIMIT_LOGIN_ADDRESS counts failures from one address for any name, and then rejects all log-ins from that address.
 """
 
 import hashlib
@@ -35,41 +35,41 @@ class Bucket:
     key: str
 
 
-def bucket(limit: Limit | None, *subject: str) -> Bucket | None:
-    """The bucket of a subject; None where its limit is off."""
+def make_bucket(limit: Limit | None, *subject: str) -> Bucket | None:
+    """Return the bucket of a subject, or None if the limit is off."""
     if limit is None:
         return None
     return Bucket(limit, hashlib.sha256(repr(subject).encode()).hexdigest())
 
 
 def is_running(ends: datetime, limit: Limit, now: datetime) -> bool:
-    """Whether a window that ends then is running.
+    """Return whether a window that ends at `ends` is running.
 
-    An end further away than the limit's seconds is ignored: it was stored by a wrong clock, or while the window was longer.
+    An end further away than the limit's seconds is ignored: a wrong clock or an earlier, longer limit has stored it.
     """
     return now < ends <= now + timedelta(seconds=limit.seconds)
 
 
 def longest_window() -> timedelta:
-    """Of the limits that tallies are counted for, as they are set now."""
+    """Return the longest window of the limits that use tallies."""
     names = ("LIMIT_LOGIN", "LIMIT_LOGIN_ADDRESS", "LIMIT_LOGIN_NAME", "LIMIT_PASSWORD", "LIMIT_SIGNUP")
     limits = [getattr(settings, name) for name in names]
     return timedelta(seconds=max((limit.seconds for limit in limits if limit is not None), default=0))
 
 
 def client_network(ipv6_prefix: int = 64) -> str:
-    """The address that the request came from; for IPv6 the network around it, as one client has all of a /64."""
+    """Return the client's address; for IPv6 its network, because one client can use every address of a /64."""
     address = current_request().address
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
         return address
-    parsed = getattr(parsed, "ipv4_mapped", None) or parsed  # IPv4, as a socket for both versions writes it
+    parsed = getattr(parsed, "ipv4_mapped", None) or parsed  # a socket for both versions shows IPv4 addresses as IPv6
     return str(ipaddress.ip_network((parsed, ipv6_prefix), strict=False) if parsed.version == 6 else parsed)
 
 
-class Tries:
-    """The attempts of one subject, counted in each of its buckets."""
+class Attempts:
+    """Counts the attempts of one subject in each of its buckets."""
 
     def __init__(self, *buckets: Bucket | None) -> None:
         self.buckets = [bucket for bucket in buckets if bucket is not None]
@@ -77,7 +77,7 @@ class Tries:
     def check(self) -> None:
         """Raise LimitReached if no further attempt is allowed, DatabaseIsReadOnly if none can be counted.
 
-        Called before and after a password is hashed, so that parallel guesses get no more answers than sequential ones.
+        Called before and after a password is hashed, so that parallel guesses learn no more than sequential guesses.
         """
         if not is_writable():  # failures could not be counted
             raise DatabaseIsReadOnly
@@ -86,7 +86,7 @@ class Tries:
     def record(self) -> None:
         """Count one attempt, or raise LimitReached if others have reached the limit since it was checked."""
         with transaction.atomic():
-            # Created and then locked in one order, so that no two requests wait for each other.
+            # Create and then lock them in one order, so that no two requests wait for each other.
             new = [Tally(key=bucket.key, count=0, ends=timezone.now()) for bucket in self.buckets]
             Tally.objects.bulk_create(new, ignore_conflicts=True)
             locked = Tally.objects.select_for_update().order_by("key").in_bulk([tally.key for tally in new])
@@ -100,48 +100,48 @@ class Tries:
             Tally.objects.bulk_create(tallies, update_conflicts=True, unique_fields=["key"], update_fields=["count", "ends"])
 
     def _check(self, tallies: dict[str, Tally], now: datetime) -> None:
-        full = {}
+        reached = {}
         for bucket in self.buckets:
             tally = tallies.get(bucket.key)
             if tally and tally.count >= bucket.limit.count and is_running(tally.ends, bucket.limit, now):
-                full[bucket] = tally.ends
-        closed_until = self.closed_until(full)
-        if closed_until:
-            raise LimitReached(ends=max(closed_until), now=now)
+                reached[bucket] = tally.ends
+        ends = self.ends_to_wait_for(reached)
+        if ends:
+            raise LimitReached(ends=max(ends), now=now)
 
-    def closed_until(self, full: dict[Bucket, datetime]) -> list[datetime]:
-        """The ends of the windows that allow no further attempt; `full` holds the end for each bucket at its limit."""
-        return [*full.values()]
+    def ends_to_wait_for(self, reached: dict[Bucket, datetime]) -> list[datetime]:
+        """Return when the next attempt is allowed; `reached` holds the end of the window of each bucket at its limit."""
+        return [*reached.values()]
 
 
-class LoginTries(Tries):
-    """Failed log-ins for a name from an address."""
+class LoginAttempts(Attempts):
+    """Counts failed log-ins for a name from an address."""
 
     def __init__(self, username: str) -> None:
         address = client_network()
-        self.name = bucket(settings.LIMIT_LOGIN_NAME, "log-in to", username)
+        self.name = make_bucket(settings.LIMIT_LOGIN_NAME, "log-in to", username)
         self.first = None
         if self.name is not None:
             seconds = (settings.LIMIT_LOGIN or settings.LIMIT_LOGIN_NAME).seconds
-            self.first = bucket(Limit(1, seconds), "first log-in", username, client_network(ipv6_prefix=48))
+            self.first = make_bucket(Limit(1, seconds), "first log-in", username, client_network(ipv6_prefix=48))
         super().__init__(
-            bucket(settings.LIMIT_LOGIN, "log-in", username, address),
-            bucket(settings.LIMIT_LOGIN_ADDRESS, "log-in from", address),
+            make_bucket(settings.LIMIT_LOGIN, "log-in", username, address),
+            make_bucket(settings.LIMIT_LOGIN_ADDRESS, "log-in from", address),
             self.name,
             self.first,
         )
 
-    def closed_until(self, full):
-        """The name's limit and the address's first failure allow no further attempt together, not alone."""
-        both = [full.pop(bucket) for bucket in (self.name, self.first) if bucket in full]
-        return [*full.values(), *([min(both)] if len(both) == 2 else [])]
+    def ends_to_wait_for(self, reached):
+        """Apply the limit on the name only to addresses that have had a failure, which `first` counts."""
+        both = [reached.pop(bucket) for bucket in (self.name, self.first) if bucket in reached]
+        return [*reached.values(), *([min(both)] if len(both) == 2 else [])]
 
 
-def password_tries(user: User) -> Tries:
-    """Wrong current passwords of a user."""
-    return Tries(bucket(settings.LIMIT_PASSWORD, "password", str(user.pk)))
+def password_attempts(user: User) -> Attempts:
+    """Count wrong current passwords of a user."""
+    return Attempts(make_bucket(settings.LIMIT_PASSWORD, "password", str(user.pk)))
 
 
-def signup_tries() -> Tries:
-    """Sign-ups from an address."""
-    return Tries(bucket(settings.LIMIT_SIGNUP, "sign-up", client_network()))
+def signup_attempts() -> Attempts:
+    """Count sign-ups from an address."""
+    return Attempts(make_bucket(settings.LIMIT_SIGNUP, "sign-up", client_network()))

@@ -17,35 +17,35 @@ ASCII_TO_LOWER_CASE = str.maketrans(string.ascii_uppercase, string.ascii_lowerca
 
 USERNAME = User._meta.get_field("username")
 USER_TABLE = User._meta.db_table
-# The columns that requests need of a user. The other fields are deferred: each use of one costs a query.
+# The columns of a user that requests need. The other fields are deferred: each use of a deferred field costs a query.
 USER_FIELDS = ("id", "password", "username", "email", "is_active")  # in the order of the table
 USER = {name: f"{USER_TABLE}.{User._meta.get_field(name).column}" for name in USER_FIELDS}
 USER_COLUMNS = ", ".join(USER.values())
 
 
 def read_user(statement: str, /, **parameters: Any) -> User | None:
-    """The user whose USER_COLUMNS the statement returns, None where it returns no row."""
+    """Return the user whose USER_COLUMNS the statement selects, or None if it selects no row."""
     row = fetch_one(statement, **parameters)
     return User.from_db(connection.alias, USER_FIELDS, row) if row else None
 
 
 def user_named(username: str) -> User | None:
-    """The user of this name in any letter case, None where there is none."""
+    """Return the user with this name in any letter case, or None."""
     if not username.isprintable():  # no name has NUL or lone surrogates, which databases reject
         return None
     return read_user(
-        f"SELECT {USER_COLUMNS} FROM {USER_TABLE} WHERE {_lower_case(USER['username'])} = %(username)s",
+        f"SELECT {USER_COLUMNS} FROM {USER_TABLE} WHERE {_lower_case_in_sql(USER['username'])} = %(username)s",
         username=lower_case(username),
     )
 
 
 def lower_case(username: str) -> str:
-    """The form in which equal names are the same name. Only ASCII changes: `str.lower` makes a `k` of the Kelvin sign."""
+    """Return the name with its ASCII letters in lower case. `str.lower` would also turn the Kelvin sign into a `k`."""
     return username.translate(ASCII_TO_LOWER_CASE)
 
 
-def _lower_case(column: str) -> str:
-    """The same in SQL, as in the unique index. A database's own rules can differ: in Turkish, I and i are two letters."""
+def _lower_case_in_sql(column: str) -> str:
+    """Return the SQL that does the same, as in the unique index. The rules of a database's language can differ."""
     return f'lower({column} COLLATE "C")' if connection.vendor == "postgresql" else f"lower({column})"
 
 
@@ -62,7 +62,7 @@ class AnyCase(Lookup):
     def as_sql(self, compiler, connection):
         column, _ = self.process_lhs(compiler, connection)
         value, parameters = self.process_rhs(compiler, connection)
-        return self.condition.format(column=_lower_case(column), value=value), parameters
+        return self.condition.format(column=_lower_case_in_sql(column), value=value), parameters
 
 
 @USERNAME.register_lookup
@@ -73,18 +73,18 @@ class PartInAnyCase(AnyCase):
     condition = "replace({column}, {value}, '') <> {column}"  # in LIKE, the `_` of a name would match any letter
 
 
-RESERVED = "deleted-"  # how the names of deleted accounts begin
+RESERVED = "deleted-"  # the beginning of the names of deleted accounts
 
 
 def is_deleted(user: User) -> bool:
-    """Whether the account was deleted, so that only its name and its messages are left.
+    """Return whether the account was deleted, so that only its reserved name and its messages are left.
 
-    Users who had such a name before it was reserved are active, or have more or less than twelve hexadecimal digits.
+    Users who had a name like this before such names were reserved are active, or lack the twelve hexadecimal digits.
     """
     return not user.is_active and re.fullmatch(f"{RESERVED}[0-9a-f]{{12}}", user.username) is not None
 
 
-def name_is_free(username: str) -> None:
+def check_name_is_free(username: str) -> None:
     """Raise ValidationError for a name that is taken, in any letter case, or reserved for deleted accounts."""
     if lower_case(username).startswith(RESERVED):
         raise ValidationError("Names that begin with deleted- are reserved.")
@@ -93,22 +93,22 @@ def name_is_free(username: str) -> None:
 
 
 # ASCII only, so that no two names look alike; with a letter or digit, so that no name is a path such as `..`.
-name_is_plain = RegexValidator(
+check_name_is_plain = RegexValidator(
     r"^(?=.*[A-Za-z0-9])[A-Za-z0-9@.+_-]+\Z",
     "Use ASCII letters, digits and @ . + - _ only, with a letter or digit among them.",
 )
-NEW_NAME_RULES = [name_is_plain, name_is_free]
+NEW_NAME_RULES = [check_name_is_plain, check_name_is_free]
 USERNAME.validators.extend(NEW_NAME_RULES)  # so that `createsuperuser` and the admin's form check them as well
 
 
 def require_user(user: User, field: str) -> None:
-    """Raise ValidationError, by field, if the user was deleted since they were read."""
+    """Raise ValidationError for the field if the user was deleted since they were read."""
     if not User.objects.filter(pk=user.pk).exists():
         raise ValidationError({field: [NO_SUCH_USER]})
 
 
 class PagedQuerySet(models.QuerySet):
-    """Rows that a list of the API shows in pages."""
+    """The rows of a list that the API returns in pages."""
 
     def page(self, start: int, size: int) -> tuple[list[models.Model], int]:
         """Return up to `size` rows from the offset `start`, and the number of all rows."""

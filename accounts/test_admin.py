@@ -31,7 +31,7 @@ class OperatorLoginTests(AdminTestCase):
                 self.assertIn("Log out", html)
         self.assertIn('href="/api/docs"', self.page("/admin/"))
 
-    def test_sections_have_names_for_people(self):
+    def test_sections_have_readable_names(self):
         sections = {section["name"]: section for section in self.admin.get("/admin/").context["app_list"]}
 
         self.assertEqual(
@@ -59,7 +59,7 @@ class OperatorLoginTests(AdminTestCase):
         typed = {"username": "operator", "password": normalize("NFD", new)}
         self.assertRedirects(Client().post("/admin/login/?next=/admin/", typed), "/admin/")
 
-    def test_nobody_else_gets_in(self):
+    def test_redirects_everyone_else_to_the_login(self):
         strangers = {
             "no log-in": Client(),
             "an ordinary user": self.logged_in("alice"),
@@ -74,7 +74,7 @@ class OperatorLoginTests(AdminTestCase):
         self.assertIn(("Invalid Login", "alice", "-"), self.events())
 
     @override_settings(LIMIT_LOGIN=Limit(2, 60))
-    def test_failures_count_towards_the_limit_of_the_api(self):
+    def test_counts_failures_together_with_the_api(self):
         wrong = {"username": "operator", "password": "wrong"}
         Client().post("/admin/login/", wrong)
         self.client.post("/api/auth/login", wrong)
@@ -84,7 +84,7 @@ class OperatorLoginTests(AdminTestCase):
         self.assertEqual(response.status_code, 429)
         self.assertIn("Retry-After", response)
 
-    def test_leads_to_the_index_unless_to_another_page_of_this_site(self):
+    def test_redirects_only_to_pages_of_this_site(self):
         for url, page in {
             "/admin/login/": "/admin/",
             "/admin/login/?next=": "/admin/",
@@ -99,7 +99,7 @@ class OperatorLoginTests(AdminTestCase):
 
                 self.assertRedirects(response, page, fetch_redirect_response=False)
 
-    def test_a_missing_field_is_no_try(self):
+    def test_does_not_count_a_missing_field_as_a_failure(self):
         response = Client().post("/admin/login/", {"username": "operator"})
 
         self.assertContains(response, "This field is required.")
@@ -113,7 +113,7 @@ class OwnPasswordTests(AdminTestCase):
         form = {"old_password": old_password, "new_password1": self.NEW, "new_password2": self.NEW}
         return self.admin.post("/admin/password_change/", form)
 
-    def test_ends_what_the_old_one_opened_but_this_session(self):
+    def test_ends_every_other_session_and_revokes_tokens(self):
         operator = self.as_user(self.operator)
         other_session = self.logged_in("operator")
 
@@ -126,7 +126,7 @@ class OwnPasswordTests(AdminTestCase):
             self.events()[-2:], [("Change Password", "operator", "-"), ("Revoke Tokens", "operator", "operator")]
         )
 
-    def test_changes_nothing_where_tokens_cannot_be_revoked(self):
+    def test_changes_nothing_if_tokens_cannot_be_revoked(self):
         with patch.object(QuerySet, "delete", side_effect=OperationalError):
             self.assertEqual(self.change(PASSWORD).status_code, 503)
 
@@ -134,7 +134,7 @@ class OwnPasswordTests(AdminTestCase):
         self.assertTrue(self.operator.check_password(PASSWORD))
 
     @override_settings(LIMIT_PASSWORD=Limit(2, 300))
-    def test_wrong_ones_are_limited_together_with_those_of_the_api(self):
+    def test_counts_wrong_passwords_together_with_the_api(self):
         operator = self.as_user(self.operator)
         wrong = {"current_password": "wrong", "new_password": self.NEW}
 
@@ -163,7 +163,7 @@ class SecretsTests(AdminTestCase):
             with self.subTest(page):
                 self.assert_no_secret(self.page(page))
 
-    def test_nor_does_one_for_staff_who_may_only_look(self):
+    def test_no_page_for_view_only_staff_shows_a_hash_or_a_token(self):
         self.bob.is_staff = True
         self.bob.save()
         self.bob.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
@@ -173,13 +173,13 @@ class SecretsTests(AdminTestCase):
             with self.subTest(page):
                 self.assert_no_secret(self.page(page))
 
-    def test_the_page_that_confirms_deleting_several_users(self):
+    def test_the_page_that_confirms_a_deletion_shows_no_secret(self):
         response = self.admin.post("/admin/auth/user/", {"action": "delete_selected", "_selected_action": [self.alice.pk]})
 
         self.assertContains(response, "alice, with their tokens and other data")
         self.assert_no_secret(response.content.decode())
 
-    def test_no_url_finds_one_out_letter_by_letter(self):
+    def test_no_url_reveals_a_secret_letter_by_letter(self):
         for query in (
             "/admin/knox/authtoken/?digest__startswith=a",
             "/admin/knox/authtoken/?token_key__startswith=a",
@@ -200,8 +200,8 @@ class UserTests(AdminTestCase):
 
     def change(self, user, **changes):
         form = self.admin.get(f"/admin/auth/user/{user.pk}/change/").context["adminform"].form
-        kept = {name: value for name, value in form.initial.items() if name in form.fields and value not in (None, False)}
-        return self.admin.post(f"/admin/auth/user/{user.pk}/change/", {**kept, **changes})
+        fields = {name: value for name, value in form.initial.items() if name in form.fields and value not in (None, False)}
+        return self.admin.post(f"/admin/auth/user/{user.pk}/change/", {**fields, **changes})
 
     def add(self, username):
         return self.admin.post(
@@ -209,7 +209,7 @@ class UserTests(AdminTestCase):
             {"username": username, "usable_password": "true", "password1": PASSWORD, "password2": PASSWORD},
         )
 
-    def test_deactivates_and_revokes(self):
+    def test_deactivates_users_and_revokes_their_tokens(self):
         alice, carol = self.as_user(self.alice), self.as_user(self.carol)
 
         self.act("deactivate_users", self.alice, self.bob)
@@ -228,14 +228,14 @@ class UserTests(AdminTestCase):
         )
         self.assertIn("Deactivated.", self.page(f"/admin/auth/user/{self.alice.pk}/history/"))
 
-    def test_who_selects_all_stays_active(self):
+    def test_an_operator_who_selects_all_stays_active(self):
         self.act("deactivate_users", self.alice, self.operator)
 
         self.alice.refresh_from_db()
         self.operator.refresh_from_db()
         self.assertEqual((self.alice.is_active, self.operator.is_active), (False, True))
 
-    def test_revokes_alone(self):
+    def test_revokes_tokens_without_deactivating(self):
         alice = self.as_user(self.alice)
 
         self.act("revoke_tokens_of_users", self.alice)
@@ -245,7 +245,7 @@ class UserTests(AdminTestCase):
         self.assertTrue(self.alice.is_active)
         self.assertEqual(self.events()[1:], [("Revoke Tokens", "operator", "alice")])
 
-    def test_deactivating_on_the_users_page_revokes_too(self):
+    def test_deactivating_on_the_page_of_a_user_revokes_tokens(self):
         self.as_user(self.alice)
 
         self.assertRedirects(self.change(self.alice, is_active=""), "/admin/auth/user/")
@@ -254,7 +254,7 @@ class UserTests(AdminTestCase):
         self.assertFalse(self.alice.is_active)
         self.assertFalse(self.alice.auth_token_set.exists())
 
-    def test_another_change_leaves_tokens_and_name_alone(self):
+    def test_another_change_keeps_tokens_and_name(self):
         self.as_user(self.alice)
 
         self.assertRedirects(self.change(self.alice, email="a@example.com", username="mallory"), "/admin/auth/user/")
@@ -267,14 +267,14 @@ class UserTests(AdminTestCase):
         form = {"usable_password": "true", "password1": new, "password2": new, "set-password": ""}
         return self.admin.post(f"/admin/auth/user/{self.alice.pk}/password/", form)
 
-    def test_sets_no_password_where_tokens_cannot_be_revoked(self):
+    def test_sets_no_password_if_tokens_cannot_be_revoked(self):
         with patch.object(QuerySet, "delete", side_effect=OperationalError):
             self.assertEqual(self.set_password("quite another secret").status_code, 503)
 
         self.alice.refresh_from_db()
         self.assertTrue(self.alice.check_password(PASSWORD))
 
-    def test_a_new_password_ends_what_the_old_one_opened(self):
+    def test_a_new_password_revokes_tokens(self):
         alice = self.as_user(self.alice)
         new = "quite another secret"
 
@@ -284,7 +284,7 @@ class UserTests(AdminTestCase):
         response = self.client.post("/api/auth/login", {"username": "alice", "password": new})
         self.assertEqual(response.status_code, 200)
 
-    def test_writes_the_columns_that_the_form_changes_alone(self):
+    def test_writes_only_the_columns_that_the_form_changes(self):
         with CaptureQueriesContext(connection) as queries:
             self.change(self.alice, email="alice@example.org", first_name="Alice")
 
@@ -308,7 +308,7 @@ class UserTests(AdminTestCase):
 
         self.assertEqual(User.objects.count(), 4)
 
-    def test_deletes_who_never_wrote(self):
+    def test_deletes_a_user_without_messages(self):
         self.as_user(self.alice)
 
         self.assertRedirects(
@@ -317,13 +317,13 @@ class UserTests(AdminTestCase):
 
         self.assertFalse(User.objects.filter(username="alice").exists())
 
-    def test_finds_by_name(self):
+    def test_searches_by_part_of_a_name(self):
         for part in ("bob", "BO", "oB"):
             with self.subTest(part):
                 self.assertEqual(self.listed(f"/admin/auth/user/?q={part}"), [self.bob])
         self.assertEqual(self.listed("/admin/auth/user/?q=b_b"), [])
 
-    def test_times_say_utc(self):
+    def test_shows_times_in_utc(self):
         for path, times in {
             "": (self.operator.date_joined,),
             f"{self.operator.pk}/change/": (self.operator.date_joined, User.objects.get(username="operator").last_login),
@@ -370,7 +370,7 @@ class StaffTests(AdminTestCase):
             for user in users
         ]
 
-    def test_do_nothing_to_the_account_of_other_staff(self):
+    def test_cannot_change_accounts_of_other_staff(self):
         before = self.state(*self.others)
         password = {"usable_password": "true", "password1": "quite another 1", "password2": "quite another 1"}
 
@@ -390,14 +390,14 @@ class StaffTests(AdminTestCase):
                         self.act(action, user, **selected)
                         self.assertEqual(self.state(*self.others), before)
 
-    def test_do_nothing_but_look_at_other_staff(self):
+    def test_can_view_accounts_of_other_staff(self):
         for user in self.others:
             html = self.page(f"/admin/auth/user/{user.pk}/change/")
 
             self.assertNotIn('<input type="text"', html)
             self.page(f"/admin/auth/user/{user.pk}/history/")
 
-    def test_do_to_users_what_they_are_permitted(self):
+    def test_can_change_users_as_permitted(self):
         self.assertEqual(self.post(f"user/{self.alice.pk}/change/", **self.form(email="a@example.com")), 302)
         self.act("deactivate_users", self.alice, *self.others)
 
@@ -408,7 +408,7 @@ class StaffTests(AdminTestCase):
         self.act("delete_selected", self.alice)
         self.assertFalse(User.objects.filter(username="alice").exists())
 
-    def test_give_nobody_permissions(self):
+    def test_cannot_give_permissions(self):
         more = {
             "is_staff": "on",
             "is_superuser": "on",
@@ -424,7 +424,7 @@ class StaffTests(AdminTestCase):
         self.assertEqual(self.post("user/add/", **new, **more), 302)
         self.assertEqual(self.state(User.objects.get(username="erin"))[0][0]["is_superuser"], False)
 
-    def test_change_no_group(self):
+    def test_cannot_change_groups(self):
         permissions = [Permission.objects.first().pk]
         for path, form in {
             "group/add/": {"name": "more", "permissions": permissions},
@@ -437,7 +437,7 @@ class StaffTests(AdminTestCase):
         self.assertEqual(list(Group.objects.all()), [self.group])
         self.assertFalse(self.group.permissions.exists())
 
-    def test_superusers_do_all_of_it(self):
+    def test_superusers_can_do_all_of_it(self):
         self.admin = self.logged_in("operator")
         more = {"is_staff": "on", "is_superuser": "on", "groups": [self.group.pk]}
 
@@ -451,7 +451,7 @@ class StaffTests(AdminTestCase):
 
 
 class TokenTests(AdminTestCase):
-    def test_the_page_of_a_user_links_to_theirs(self):
+    def test_the_page_of_a_user_links_to_their_tokens(self):
         token, _ = issue_token(self.alice)
         issue_token(self.bob)
 
@@ -459,7 +459,7 @@ class TokenTests(AdminTestCase):
 
         self.assertEqual(self.listed(links["Tokens"]), [token])
 
-    def test_lists_whose_they_are_and_until_when(self):
+    def test_lists_owners_and_expiry_newest_first(self):
         token, _ = issue_token(self.alice)
         newer = [issue_token(self.bob)[0] for _ in range(4)]
 
@@ -470,21 +470,21 @@ class TokenTests(AdminTestCase):
             self.assertIn(f"{time:%Y-%m-%d %H:%M:%S} UTC", html)
         self.assertNotIn('type="checkbox"', html)
 
-    def test_finds_by_whole_name(self):
+    def test_searches_by_whole_name(self):
         token, _ = issue_token(self.alice)
 
         self.assertEqual(self.listed("/admin/knox/authtoken/?q=Alice"), [token])
         self.assertEqual(self.listed("/admin/knox/authtoken/?q=ali"), [])
 
-    def test_is_no_place_to_make_change_or_delete_one(self):
+    def test_cannot_create_change_or_delete_a_token(self):
         token, _ = issue_token(self.alice)
 
         self.assertEqual(self.admin.get("/admin/knox/authtoken/add/").status_code, 403)
-        for deed in ("change", "delete"):
-            self.assertEqual(self.admin.post(f"/admin/knox/authtoken/{token.pk}/{deed}/", {"post": "yes"}).status_code, 403)
+        for page in ("change", "delete"):
+            self.assertEqual(self.admin.post(f"/admin/knox/authtoken/{token.pk}/{page}/", {"post": "yes"}).status_code, 403)
         self.assertTrue(AuthToken.objects.exists())
 
-    def test_costs_the_same_for_more(self):
+    def test_number_of_queries_does_not_grow_with_rows(self):
         for owners in ((self.alice,), (self.alice, self.bob, self.carol)):
             for owner in owners:
                 issue_token(owner)

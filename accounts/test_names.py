@@ -16,7 +16,7 @@ UNKNOWN = ["There is no such user."]
 
 
 class AnyCaseTests(ApiTestCase):
-    """A name in another letter case is the same name, and is shown as registered."""
+    """A name in another letter case is the same name. Responses have it as registered."""
 
     def setUp(self):
         super().setUp()
@@ -37,13 +37,13 @@ class AnyCaseTests(ApiTestCase):
                 self.assertEqual(response.json()["user"]["username"], "alice")
         self.assertEqual(self.events(), [("Login", "alice", "-")] * 3)
 
-    def test_a_name_registered_in_capitals_is_shown_so(self):
+    def test_returns_a_name_in_capitals_as_registered(self):
         self.client.post("/api/auth/register", {"username": "DAVE", "password": PASSWORD})
 
         self.assertEqual(self.log_in("dave").json()["user"]["username"], "DAVE")
         self.assertEqual(self.send("Dave").json()["receiver"], "DAVE")
 
-    def test_a_failed_login_shows_the_name_as_registered_or_as_typed_where_nobody_has_it(self):
+    def test_logs_a_failed_login_with_the_name_as_registered_or_as_typed_if_unknown(self):
         for name in ("ALICE", "Nobody"):
             self.log_in(name, "wrong")
 
@@ -157,7 +157,7 @@ class TurkishTests(ApiTestCase):
 
 @skipUnless(connection.vendor == "postgresql", "SQLite keeps its index")
 class MigrationTests(ConcurrentTestCase):
-    """From an index by the rules of the database to one by those of ASCII, under which stored names may collide."""
+    """Replaces an index by the rules of the database with an index by ASCII, in which stored names may collide."""
 
     def setUp(self):
         super().setUp()
@@ -170,7 +170,7 @@ class MigrationTests(ConcurrentTestCase):
             constraints = connection.introspection.get_constraints(cursor, "auth_user")
         return {name for name in constraints if name.startswith("accounts_")}
 
-    def test_stops_where_names_collide_until_they_are_renamed(self):
+    def test_stops_until_names_that_collide_are_renamed(self):
         with connection.cursor() as cursor:
             cursor.execute("DROP INDEX accounts_username_in_lower_case")  # as if it allowed them, as in Turkish
         make_user("ALICE")
@@ -187,7 +187,7 @@ class MigrationTests(ConcurrentTestCase):
         call_command("migrate", "accounts", verbosity=0)
         self.assertEqual(self.indexes(), {"accounts_username_in_any_case"})
 
-    def test_goes_on_after_an_attempt_that_was_interrupted(self):
+    def test_completes_after_an_interrupted_attempt(self):
         with connection.cursor() as cursor:
             cursor.execute("CREATE INDEX accounts_username_in_any_case ON auth_user (username)")
 
@@ -205,7 +205,7 @@ class RenameUserTests(ApiTestCase):
         call_command("rename_user", old, new, stdout=output)
         return output.getvalue()
 
-    def test_gives_another_name(self):
+    def test_renames_the_user(self):
         alice = self.as_user(self.alice)
 
         self.assertEqual(self.rename("ALICE", "Alice-2"), "alice is now called Alice-2.\n")
@@ -254,7 +254,7 @@ class ChangePasswordTests(ApiTestCase):
         with patch("getpass.getpass", return_value=password):
             call_command("changepassword", username, stdout=StringIO(), stderr=StringIO())
 
-    def test_ends_the_sessions_of_the_user_alone(self):
+    def test_ends_only_the_sessions_of_the_user(self):
         User.objects.filter(username="alice").update(is_staff=True)
         alice, bob, admin = self.as_user(self.alice), self.as_user(self.bob), Client()
         admin.post("/admin/login/", {"username": "alice", "password": PASSWORD})
@@ -266,7 +266,7 @@ class ChangePasswordTests(ApiTestCase):
         credentials = [{"username": "alice", "password": password} for password in (PASSWORD, self.new)]
         self.assertEqual([self.client.post("/api/auth/login", each).status_code for each in credentials], [400, 200])
 
-    def test_keeps_what_others_change_while_it_asks(self):
+    def test_keeps_changes_made_while_it_asks(self):
         def change_email(prompt):
             User.objects.filter(username="alice").update(email="new@example.org")
             return self.new
@@ -278,8 +278,8 @@ class ChangePasswordTests(ApiTestCase):
         self.assertEqual((self.alice.email, self.alice.check_password(self.new)), ("new@example.org", True))
 
     def test_asks_three_times(self):
-        answers, output = ["a", "b", "password1", "password1", self.new, self.new], StringIO()
-        with patch("getpass.getpass", side_effect=answers):
+        typed, output = ["a", "b", "password1", "password1", self.new, self.new], StringIO()
+        with patch("getpass.getpass", side_effect=typed):
             call_command("changepassword", "alice", stdout=output, stderr=output)
 
         for line in ("Passwords do not match", "too common", "Password changed successfully for user 'alice'"):

@@ -51,18 +51,18 @@ class PurgeTests(PurgeMixin, ApiTestCase):
         self.assertEqual(out, "Deleted: expired tokens 0, limit records 1\n")
 
     def test_deletes_tallies_that_end_later_than_any_window(self):
-        """As a clock that was wrong, or a limit that was longer, has stored them."""
+        """A wrong clock or an earlier, longer limit has stored them."""
         long = Limit(count=3, seconds=30 * 86_400)
-        kept = Tally.objects.create(key="running", count=3, ends=self.now + timedelta(days=30))
+        valid = Tally.objects.create(key="running", count=3, ends=self.now + timedelta(days=30))
         Tally.objects.create(key="far away", count=3, ends=self.now + timedelta(days=31))
 
         with override_settings(LIMIT_PASSWORD=long):
             self.purge()
-            self.assertEqual(Tally.objects.get(), kept)
+            self.assertEqual(Tally.objects.get(), valid)
         self.purge()
         self.assertFalse(Tally.objects.exists())
 
-    def test_goes_on_until_all_batches_are_deleted(self):
+    def test_deletes_all_batches(self):
         Tally.objects.bulk_create(Tally(key=str(number), count=1, ends=self.now) for number in range(5))
 
         with patch.object(purge, "BATCH", 2):
@@ -71,7 +71,7 @@ class PurgeTests(PurgeMixin, ApiTestCase):
         self.assertFalse(Tally.objects.exists())
         self.assertEqual(out, "Deleted: expired tokens 0, limit records 5\n")
 
-    def test_loses_no_failure_that_is_counted_at_the_same_moment(self):
+    def test_keeps_a_failure_counted_at_the_same_moment(self):
         client = self.as_user(self.alice)
         change = partial(client.post, "/api/auth/password", {"current_password": "wrong", "new_password": "a new secret"})
         change()
@@ -88,17 +88,17 @@ class PurgeTests(PurgeMixin, ApiTestCase):
 
         self.assertEqual(Tally.objects.get().count, 1)
 
-    def test_leaves_nothing_for_a_second_run(self):
+    def test_a_second_run_deletes_nothing(self):
         self.make_token(self.now - timedelta(seconds=1))
         self.purge()
 
         self.assertEqual(self.purge(), "Deleted: expired tokens 0, limit records 0\n")
 
 
-class PurgeAtOnceTests(PurgeMixin, ConcurrentTestCase):
+class ParallelPurgeTests(PurgeMixin, ConcurrentTestCase):
     @skipUnlessDBFeature("has_select_for_update_skip_locked")
-    def test_leaves_what_another_transaction_has_locked(self):
-        Tally.objects.bulk_create(Tally(key=key, count=1, ends=self.now) for key in ("free", "locked"))
+    def test_skips_rows_that_another_transaction_has_locked(self):
+        Tally.objects.bulk_create(Tally(key=key, count=1, ends=self.now) for key in ("unlocked", "locked"))
 
         with transaction.atomic():
             Tally.objects.select_for_update().get(key="locked")

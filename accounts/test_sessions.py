@@ -1,4 +1,4 @@
-"""Listing and ending one's sessions."""
+"""Listing and ending sessions."""
 
 from datetime import timedelta
 from functools import partial
@@ -17,7 +17,7 @@ class SessionsTestCase(ApiTestCase):
         self.tokens = [issue_token(self.alice) for _ in range(3)]
         self.client = with_token(self.tokens[1][1])
 
-    def listed(self, query: str = "") -> list[dict]:
+    def list_sessions(self, query: str = "") -> list[dict]:
         response = self.client.get(f"/api/auth/session{query}")
         self.assertEqual(response.status_code, 200, response.content)
         return response.json()["results"]
@@ -66,11 +66,11 @@ class SessionListTests(SessionsTestCase):
     def test_orders_tokens_of_the_same_moment(self):
         AuthToken.objects.update(created=timezone.now())
 
-        pages = [self.listed(f"?page_size=1&page={number}")[0]["id"] for number in (1, 2, 3)]
+        pages = [self.list_sessions(f"?page_size=1&page={number}")[0]["id"] for number in (1, 2, 3)]
 
         self.assertEqual(pages, sorted((token.digest[:32] for token, _ in self.tokens), reverse=True))
 
-    def test_refuses_a_page_that_does_not_exist_and_an_unknown_parameter(self):
+    def test_rejects_a_page_that_does_not_exist_and_an_unknown_parameter(self):
         self.assertEqual(self.client.get("/api/auth/session?page=2").json(), {"detail": "Invalid page."})
         self.assertEqual(self.client.get("/api/auth/session?user=bob").json(), {"user": ["Unknown parameter."]})
 
@@ -84,7 +84,7 @@ class EndSessionTests(SessionsTestCase):
         self.assertEqual((response.status_code, response.content), (204, b""))
         self.assertEqual(with_token(text).get("/api/auth/user").status_code, 401)
         self.assertEqual(with_token(other).get("/api/auth/user").status_code, 200)
-        self.assertEqual([row["id"] for row in self.listed()], [third.digest[:32], second.digest[:32]])
+        self.assertEqual([row["id"] for row in self.list_sessions()], [third.digest[:32], second.digest[:32]])
         self.assertEqual(self.events(), [("End Session", "alice", "-")])
 
     def test_revokes_the_token_of_the_request(self):
@@ -93,7 +93,7 @@ class EndSessionTests(SessionsTestCase):
         self.assertEqual(response.status_code, 204)
         self.assertEqual(self.client.get("/api/auth/user").status_code, 401)
 
-    def test_finds_no_session_of_another_user_and_none_that_is_over(self):
+    def test_responds_404_for_a_session_of_another_user_or_an_expired_one(self):
         bobs, text = issue_token(self.bob)
         expired, ended = self.tokens[0][0], self.tokens[2][0]
         self.expire(expired)
@@ -109,7 +109,7 @@ class EndSessionTests(SessionsTestCase):
         self.assertTrue(AuthToken.objects.filter(pk=expired.pk).exists())
         self.assertEqual(self.events(), before)
 
-    def test_takes_32_lower_case_hexadecimal_digits_and_nothing_else(self):
+    def test_accepts_only_32_lower_case_hexadecimal_digits(self):
         digest = self.tokens[0][0].digest
         wrong = (
             digest,
@@ -136,7 +136,7 @@ class EndSessionTests(SessionsTestCase):
                 self.assertEqual((response.status_code, response.json()), (404, NOT_FOUND))
         self.assertEqual(AuthToken.objects.count(), 3)
 
-    def test_refuses_without_a_token(self):
+    def test_rejects_without_a_token(self):
         for response in (
             with_token("0" * 64).delete(self.path(self.tokens[0][0])),
             with_token("0" * 64).get("/api/auth/session"),
@@ -145,15 +145,15 @@ class EndSessionTests(SessionsTestCase):
         self.assertEqual(AuthToken.objects.count(), 3)
 
 
-class EndSessionAtOnceTests(ConcurrentTestCase):
-    def test_one_of_two_ends_it(self):
+class ParallelEndSessionTests(ConcurrentTestCase):
+    def test_only_one_of_two_requests_ends_the_session(self):
         for number in range(5):
             dave = make_user(f"dave{number}")
             token, _ = issue_token(dave)
             path = f"/api/auth/session/{token.digest[:32]}"
-            ends = [partial(self.as_user(dave).delete, path) for _ in range(2)]
+            requests = [partial(self.as_user(dave).delete, path) for _ in range(2)]
 
-            responses = self.at_once(*ends)
+            responses = self.at_once(*requests)
 
             self.assertEqual(sorted(response.status_code for response in responses), [204, 404])
         self.assertEqual(self.events(), [("End Session", f"dave{number}", "-") for number in range(5)])

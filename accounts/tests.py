@@ -35,7 +35,7 @@ NO_STRING = ["Not a valid string."]
 RESERVED = ["Names that begin with deleted- are reserved."]
 TAKEN = {"username": ["A user with that username already exists."]}
 INCORRECT = {"non_field_errors": ["Incorrect credentials"]}
-NOT_TEXT = ("true", "5", "1.5", "1e999", "[]", '["dave"]', "{}")  # as they stand in a body of JSON
+NOT_TEXT = ("true", "5", "1.5", "1e999", "[]", '["dave"]', "{}")  # as JSON
 # PASSWORD, as Django's own hasher stores it with its own parameters.
 OUTDATED_HASH = (
     "argon2$argon2id$v=19$m=102400,t=2,p=8$cnp1S3BmYjNHeTBGdXRFUE1GMUxuVw$tOxrViTlHxIGRDIimmz5aM73FlxbRUJLq3KiMLrdLQg"
@@ -63,33 +63,33 @@ class RegisterTests(ApiTestCase):
         self.assertEqual(with_token(response.json()["token"]).get("/api/message").status_code, 200)
         self.assertTrue(User.objects.filter(username=username, email=email, is_staff=False, is_superuser=False).exists())
 
-    def assert_refused(self, response, errors):
+    def assert_rejected(self, response, errors):
         self.assertEqual(response.status_code, 400)
         self.assertEqual(response.json(), errors)
         self.assertEqual(User.objects.count(), 3)
 
-    def test_makes_a_user_and_a_token(self):
+    def test_creates_a_user_and_a_token(self):
         response = self.register(email="dave@example.org")
 
         self.assert_registered(response, "dave", "dave@example.org")
         self.assertEqual(User.objects.count(), 4)
         self.assertEqual(self.events(), [])
 
-    def test_does_without_an_email(self):
+    def test_needs_no_email(self):
         for name, fields in (("dave", {}), ("erin", {"email": ""})):
             with self.subTest(fields):
                 response = self.register(username=name, **fields)
 
                 self.assert_registered(response, name)
 
-    def test_who_registered_can_log_in(self):
+    def test_a_new_user_can_log_in(self):
         self.register()
 
         response = self.log_in(username="dave", password=PASSWORD)
 
         self.assertEqual(response.status_code, 200)
 
-    def test_takes_no_rights_from_the_body(self):
+    def test_ignores_permissions_in_the_body(self):
         response = self.register(is_staff=True, is_superuser=True)
 
         self.assert_registered(response, "dave")
@@ -106,7 +106,7 @@ class RegisterTests(ApiTestCase):
         hashes = {*User.objects.filter(username__in=("dave", "erin")).values_list("password", flat=True)}
         self.assertEqual(len(hashes), 2)
 
-    def test_stores_no_token_in_clear(self):
+    def test_does_not_store_the_text_of_a_token(self):
         token = self.register().json()["token"]
 
         stored = User.objects.get(username="dave").auth_token_set.values().get()
@@ -119,7 +119,7 @@ class RegisterTests(ApiTestCase):
 
                 self.assert_registered(response, name)
 
-    def test_refuses_a_name_that_does_not_look_like_one(self):
+    def test_rejects_a_name_with_other_characters(self):
         plain = ["Use ASCII letters, digits and @ . + - _ only, with a letter or digit among them."]
         odd = ("dave smith", " dave", "dave ", "dave\n", "da/ve", "dave!", "däve", "d\u0430ve", "٣", "🐢")
         without_letter_or_digit = ("..", "@", "._-")
@@ -127,32 +127,32 @@ class RegisterTests(ApiTestCase):
             with self.subTest(name):
                 response = self.register(username=name)
 
-                self.assert_refused(response, {"username": plain})
+                self.assert_rejected(response, {"username": plain})
 
-    def test_refuses_a_missing_or_blank_name(self):
+    def test_rejects_a_missing_or_blank_name(self):
         wrong = (({}, MISSING), ({"username": None}, NULL), ({"username": ""}, BLANK), ({"username": " \t\n"}, BLANK))
         for fields, errors in wrong:
             with self.subTest(fields):
                 response = self.client.post("/api/auth/register", {"password": PASSWORD, **fields})
 
-                self.assert_refused(response, {"username": errors})
+                self.assert_rejected(response, {"username": errors})
 
-    def test_refuses_a_name_that_is_too_long(self):
+    def test_rejects_a_name_that_is_too_long(self):
         for length in (151, 900_000):
             with self.subTest(length):
                 response = self.register(username="d" * length)
 
-                self.assert_refused(response, {"username": ["Ensure this field has no more than 150 characters."]})
+                self.assert_rejected(response, {"username": ["Ensure this field has no more than 150 characters."]})
 
-    def test_refuses_a_taken_name_in_any_letter_case(self):
+    def test_rejects_a_taken_name_in_any_letter_case(self):
         for name in ("alice", "Alice", "ALICE", "aLiCe"):
             with self.subTest(name):
                 response = self.register(username=name)
 
-                self.assert_refused(response, TAKEN)
+                self.assert_rejected(response, TAKEN)
                 self.assertFalse(self.alice.auth_token_set.exists())
 
-    def test_refuses_what_is_no_text(self):
+    def test_rejects_values_that_are_not_text(self):
         good = {"username": '"dave"', "password": f'"{PASSWORD}"'}
         for field in good:
             for value in NOT_TEXT:
@@ -162,9 +162,9 @@ class RegisterTests(ApiTestCase):
 
                     response = self.register_raw(f"{{{body}}}")
 
-                    self.assert_refused(response, {field: NO_STRING})
+                    self.assert_rejected(response, {field: NO_STRING})
 
-    def test_refuses_nul_and_lone_surrogates(self):
+    def test_rejects_nul_and_lone_surrogates(self):
         for field in ("username", "password", "email"):
             for text in (r"dave\u0000smith@example.org", r"dave\ud800smith@example.org", r"\udc00"):
                 with self.subTest(field, text=text):
@@ -172,14 +172,14 @@ class RegisterTests(ApiTestCase):
 
                     response = self.register_raw(json.dumps(fields).replace("<text>", text))
 
-                    self.assert_refused(response, {field: ANY})
+                    self.assert_rejected(response, {field: ANY})
 
-    def test_refuses_a_missing_or_blank_password(self):
+    def test_rejects_a_missing_or_blank_password(self):
         for fields, errors in (({}, MISSING), ({"password": None}, NULL), ({"password": ""}, BLANK)):
             with self.subTest(fields):
                 response = self.client.post("/api/auth/register", {"username": "dave", **fields})
 
-                self.assert_refused(response, {"password": errors})
+                self.assert_rejected(response, {"password": errors})
 
     def test_takes_a_password_of_1024_characters_whole(self):
         longest = "long 🐢 " * 146 + "ab"
@@ -190,14 +190,14 @@ class RegisterTests(ApiTestCase):
         self.assertEqual(self.log_in(username="dave", password=longest).status_code, 200)
         self.assertEqual(self.log_in(username="dave", password=longest[:-1]).json(), INCORRECT)
 
-    def test_refuses_a_password_that_is_too_long(self):
+    def test_rejects_a_password_that_is_too_long(self):
         for length in (1025, 900_000):
             with self.subTest(length):
                 response = self.register(password="🐢" + "x" * (length - 1))
 
-                self.assert_refused(response, {"password": ["Ensure this field has no more than 1024 characters."]})
+                self.assert_rejected(response, {"password": ["Ensure this field has no more than 1024 characters."]})
 
-    def test_refuses_a_weak_password(self):
+    def test_rejects_a_weak_password(self):
         weak = {
             "x7k2!qw": "This password is too short. It must contain at least 8 characters.",
             "password1": "This password is too common.",
@@ -208,7 +208,7 @@ class RegisterTests(ApiTestCase):
             with self.subTest(password):
                 response = self.register(username="dave-the-brave", password=password)
 
-                self.assert_refused(response, {"password": [error]})
+                self.assert_rejected(response, {"password": [error]})
 
     def test_compares_the_password_with_the_name_but_not_with_the_email(self):
         validators = settings.AUTH_PASSWORD_VALIDATORS
@@ -228,18 +228,18 @@ class RegisterTests(ApiTestCase):
                 self.assertEqual(self.log_in(username=name, password=password).status_code, 200)
                 self.assertEqual(self.log_in(username=name, password=other).json(), INCORRECT)
 
-    def test_refuses_a_malformed_email(self):
+    def test_rejects_a_malformed_email(self):
         malformed = ["Enter a valid email address."]
         for email in ("dave", "dave@", "@example.org", "dave@example", "dave smith@example.org", "a@b.org, c@d.org", 5):
             with self.subTest(email):
                 response = self.register(email=email)
 
-                self.assert_refused(response, {"email": malformed})
+                self.assert_rejected(response, {"email": malformed})
 
-    def test_refuses_an_email_longer_than_an_address_can_be(self):
+    def test_rejects_an_email_longer_than_an_address_can_be(self):
         response = self.register(email=f"{'d' * 60}@{'example.' * 24}org")
 
-        self.assert_refused(response, {"email": ["Ensure this field has no more than 254 characters."]})
+        self.assert_rejected(response, {"email": ["Ensure this field has no more than 254 characters."]})
 
     def test_names_every_wrong_field_at_once(self):
         short = ["This password is too short. It must contain at least 8 characters."]
@@ -250,14 +250,14 @@ class RegisterTests(ApiTestCase):
                 with self.subTest(username, password=password):
                     response = self.register(username=username, password=password, email="dave")
 
-                    self.assert_refused(response, {"username": error, "password": errors, "email": malformed})
+                    self.assert_rejected(response, {"username": error, "password": errors, "email": malformed})
         response = self.register(username="dave smith", password="Dave-smith1", email="dave")
-        self.assert_refused(response, {"username": ANY, "password": similar, "email": malformed})
+        self.assert_rejected(response, {"username": ANY, "password": similar, "email": malformed})
         self.assertEqual(
             self.register_raw('{"username": 5, "password": "x7k2!qw"}').json(), {"username": NO_STRING, "password": short}
         )
 
-    def test_hashes_nothing_where_a_field_is_wrong(self):
+    def test_does_not_hash_if_a_field_is_invalid(self):
         for wrong in ({"username": "Alice"}, {"username": "deleted-dave"}, {"password": "password1"}, {"email": "dave"}):
             with self.subTest(wrong), patch.object(OwaspArgon2Hasher, "encode") as encode:
                 response = self.register(**wrong)
@@ -279,28 +279,28 @@ class RegisterTests(ApiTestCase):
         self.assertEqual((response.status_code, response.json()), (400, TAKEN))
         self.assertEqual(self.register(username="erin").status_code, 429)
 
-    def test_refuses_a_name_reserved_for_deleted_accounts(self):
+    def test_rejects_a_name_reserved_for_deleted_accounts(self):
         for name in ("deleted-0123456789ab", "deleted-", "Deleted-dave", "DELETED-DAVE"):
             with self.subTest(name):
                 response = self.register(username=name)
 
-                self.assert_refused(response, {"username": RESERVED})
+                self.assert_rejected(response, {"username": RESERVED})
         self.assert_registered(self.register(username="deleted"), "deleted")
 
 
-class RegisterAtOnceTests(ConcurrentTestCase):
+class ParallelRegisterTests(ConcurrentTestCase):
     def register(self, username):
         return APIClient().post("/api/auth/register", {"username": username, "password": PASSWORD})
 
-    def test_one_gets_the_name(self):
+    def test_only_one_request_gets_the_name(self):
         for names in (["dave"] * 2, ["erin"] * 8, ["frank", "FRANK"], ["grace", "Grace", "gRACE", "GRACE"] * 2):
             with self.subTest(names):
                 responses = self.at_once(*[partial(self.register, name) for name in names])
 
-                answers = sorted(((response.status_code, response.json()) for response in responses), key=itemgetter(0))
+                outcomes = sorted(((response.status_code, response.json()) for response in responses), key=itemgetter(0))
                 user = User.objects.get(username__iexact=names[0])
                 session = {"user": {"username": user.username, "email": ""}, "token": ANY, "expiry": ANY}
-                self.assertEqual(answers, [(201, session)] + [(400, TAKEN)] * (len(names) - 1))
+                self.assertEqual(outcomes, [(201, session)] + [(400, TAKEN)] * (len(names) - 1))
                 self.assertEqual(user.auth_token_set.count(), 1)
 
 
@@ -319,7 +319,7 @@ class LoginTests(ApiTestCase):
     def assert_no_session(self):
         self.assertFalse(User.objects.filter(auth_token_set__isnull=False).exists())
 
-    def test_answers_with_the_user_and_a_token(self):
+    def test_returns_the_user_and_a_token(self):
         User.objects.filter(username="alice").update(email="alice@example.org")
 
         response = self.log_in()
@@ -332,14 +332,14 @@ class LoginTests(ApiTestCase):
         self.assertTime(response.json()["expiry"])
         self.assertEqual(self.events(), [("Login", "alice", "-")])
 
-    def test_gives_a_new_token_each_time_and_keeps_the_old_ones(self):
+    def test_returns_a_new_token_each_time_and_keeps_the_old_tokens(self):
         tokens = [self.log_in().json()["token"] for _ in range(3)]
 
         self.assertEqual(len(set(tokens)), 3)
         for token in tokens:
             self.assertEqual(with_token(token).get("/api/message").status_code, 200)
 
-    def test_refuses_a_missing_or_blank_field(self):
+    def test_rejects_a_missing_or_blank_field(self):
         good = {"username": "alice", "password": PASSWORD}
         for field in good:
             for fields, errors in (({}, MISSING), ({field: ""}, BLANK), ({field: None}, NULL), ({field: 5}, NO_STRING)):
@@ -353,7 +353,7 @@ class LoginTests(ApiTestCase):
         self.assert_no_session()
         self.assertEqual(self.events(), [])
 
-    def test_refuses_nul_and_lone_surrogates(self):
+    def test_rejects_nul_and_lone_surrogates(self):
         for field in ("username", "password"):
             for character in ("\x00", "\ud800", "\udc00"):
                 with self.subTest(field, character=character):
@@ -364,14 +364,14 @@ class LoginTests(ApiTestCase):
                     self.assertEqual(response.status_code, 400)
                     self.assertEqual(response.json(), {field: ANY})
 
-    def test_refuses_an_unknown_name(self):
+    def test_rejects_an_unknown_name(self):
         response = self.log_in("nobody")
 
         self.assert_incorrect(response)
         self.assert_no_session()
         self.assertEqual(self.events(), [("Invalid Login", "nobody", "-")])
 
-    def test_refuses_a_wrong_password(self):
+    def test_rejects_a_wrong_password(self):
         for password in ("another secret", PASSWORD.upper(), f" {PASSWORD}", f"{PASSWORD} ", PASSWORD[:-1]):
             with self.subTest(password):
                 response = self.log_in(password=password)
@@ -380,7 +380,7 @@ class LoginTests(ApiTestCase):
         self.assert_no_session()
         self.assertEqual(self.events(), [("Invalid Login", "alice", "-")] * 5)
 
-    def test_refuses_a_deactivated_account(self):
+    def test_rejects_a_deactivated_account(self):
         self.deactivate(self.alice)
 
         response = self.log_in()
@@ -389,7 +389,7 @@ class LoginTests(ApiTestCase):
         self.assert_no_session()
         self.assertEqual(self.events(), [("Invalid Login", "alice", "-")])
 
-    def test_refuses_a_name_with_white_space(self):
+    def test_rejects_a_name_with_white_space(self):
         for name in (" alice", "alice ", "alice\n"):
             with self.subTest(name):
                 response = self.log_in(name)
@@ -397,7 +397,7 @@ class LoginTests(ApiTestCase):
                 self.assert_incorrect(response)
         self.assert_no_session()
 
-    def test_renews_outdated_hashes_and_no_others(self):
+    def test_renews_only_outdated_hashes(self):
         current = "argon2$argon2id$v=19$m=19456,t=2,p=1$"
         hashes = {  # of PASSWORD
             "Argon2 with Django's parameters": (OUTDATED_HASH, True),
@@ -443,9 +443,9 @@ class LoginTests(ApiTestCase):
 
 
 class OpenPathTests(ApiTestCase):
-    """What register and login do alike."""
+    """What register and login have in common."""
 
-    calls = (("/api/auth/register", 201), ("/api/auth/login", 200))  # in this order, dave can log in
+    requests = (("/api/auth/register", 201), ("/api/auth/login", 200))  # in this order, dave can log in
 
     def dave(self, number=0):
         return {"username": f"dave-{number}", "password": ' +a & "b" = ü%20🐢 '}
@@ -460,7 +460,7 @@ class OpenPathTests(ApiTestCase):
         }
         for number, (name, (encode, content_type)) in enumerate(formats.items()):
             dave = self.dave(number)
-            for path, status in self.calls:
+            for path, status in self.requests:
                 with self.subTest(name, path=path):
                     response = self.client.post(path, encode(dave), content_type=content_type)
 
@@ -473,14 +473,14 @@ class OpenPathTests(ApiTestCase):
             _, expired = issue_token(self.alice)
         headers = (f"Token {expired}", "Token garbage", "Token", "Token \xff", "Bearer a b", "Basic Ym9iOmJvYg==")
         for number, header in enumerate(headers):
-            for path, status in self.calls:
+            for path, status in self.requests:
                 with self.subTest(header, path=path):
                     response = self.client.post(path, self.dave(number), headers={"authorization": header})
 
                     self.assertEqual(response.status_code, status)
 
-    def test_refuse_a_url_parameter(self):
-        for path, _ in self.calls:
+    def test_reject_a_url_parameter(self):
+        for path, _ in self.requests:
             for parameters, name in (("username=alice", "username"), ("page=1", "page"), ("next=", "next")):
                 with self.subTest(path, parameters=parameters):
                     response = self.client.post(f"{path}?{parameters}", {"username": "alice", "password": PASSWORD})
@@ -489,7 +489,7 @@ class OpenPathTests(ApiTestCase):
                     self.assertEqual(response.json(), {name: ["Unknown parameter."]})
         self.assertEqual(self.events(), [])
 
-    def test_refuse_a_body_that_is_no_object(self):
+    def test_reject_a_body_that_is_no_object(self):
         nothing = {"username": MISSING, "password": MISSING}
         bodies = {
             "": nothing,
@@ -500,7 +500,7 @@ class OpenPathTests(ApiTestCase):
             "null": {"non_field_errors": ANY},
             "{": {"detail": ANY},
         }
-        for path, _ in self.calls:
+        for path, _ in self.requests:
             for body, errors in bodies.items():
                 with self.subTest(path, body=body):
                     response = self.client.post(path, body, content_type="application/json")
@@ -508,8 +508,8 @@ class OpenPathTests(ApiTestCase):
                     self.assertEqual(response.status_code, 400)
                     self.assertEqual(response.json(), errors)
 
-    def test_refuse_a_file_where_a_text_belongs(self):
-        for path, _ in self.calls:
+    def test_reject_a_file_in_place_of_a_text(self):
+        for path, _ in self.requests:
             with self.subTest(path):
                 file = SimpleUploadedFile("name.txt", b"dave")
 
@@ -518,8 +518,8 @@ class OpenPathTests(ApiTestCase):
                 self.assertEqual(response.status_code, 400)
                 self.assertEqual(response.json(), {"username": NO_STRING})
 
-    def test_answer_post_alone(self):
-        for path, _ in self.calls:
+    def test_accept_only_post(self):
+        for path, _ in self.requests:
             for method in ("GET", "PUT", "PATCH", "DELETE"):
                 with self.subTest(path, method=method):
                     response = self.client.generic(method, path)
@@ -529,7 +529,7 @@ class OpenPathTests(ApiTestCase):
 
 
 class LogoutTests(ApiTestCase):
-    def test_kills_its_token_and_no_other(self):
+    def test_revokes_only_its_own_token(self):
         client, other, bob = self.as_user(self.alice), self.as_user(self.alice), self.as_user(self.bob)
 
         response = client.post("/api/auth/logout")
@@ -539,13 +539,13 @@ class LogoutTests(ApiTestCase):
         self.assertEqual([c.get("/api/message").status_code for c in (client, other, bob)], [401, 200, 200])
         self.assertEqual(self.events(), [])
 
-    def test_refuses_without_a_token(self):
+    def test_rejects_without_a_token(self):
         response = self.client.post("/api/auth/logout")
 
         self.assertEqual(response.status_code, 401)
         self.assertEqual(response.json(), {"detail": "Authentication credentials were not provided."})
 
-    def test_refuses_the_same_token_again(self):
+    def test_rejects_the_same_token_again(self):
         client = self.as_user(self.alice)
         client.post("/api/auth/logout")
 
@@ -554,7 +554,7 @@ class LogoutTests(ApiTestCase):
         self.assertEqual(response.status_code, 401)
         self.assertEqual(response.json(), {"detail": "Invalid token."})
 
-    def test_refuses_a_url_parameter(self):
+    def test_rejects_a_url_parameter(self):
         client = self.as_user(self.alice)
 
         response = client.post("/api/auth/logout?all=true")
@@ -563,7 +563,7 @@ class LogoutTests(ApiTestCase):
         self.assertEqual(response.json(), {"all": ["Unknown parameter."]})
         self.assertEqual(client.get("/api/message").status_code, 200)
 
-    def test_answers_post_alone(self):
+    def test_accepts_only_post(self):
         client = self.as_user(self.alice)
 
         response = client.get("/api/auth/logout")
@@ -574,7 +574,7 @@ class LogoutTests(ApiTestCase):
 
 
 class LogoutAllTests(ApiTestCase):
-    def test_kills_every_token_of_the_user_and_no_other(self):
+    def test_revokes_every_token_of_the_user_only(self):
         alices = [self.as_user(self.alice) for _ in range(3)]
         bob = self.as_user(self.bob)
 
@@ -593,7 +593,7 @@ class LogoutAllTests(ApiTestCase):
         self.assertEqual(response.status_code, 200)
         self.assertEqual(with_token(response.json()["token"]).get("/api/message").status_code, 200)
 
-    def test_refuses_without_a_token(self):
+    def test_rejects_without_a_token(self):
         client = self.as_user(self.alice)
 
         response = self.client.post("/api/auth/logoutall")
@@ -604,7 +604,7 @@ class LogoutAllTests(ApiTestCase):
         self.assertEqual(client.get("/api/message").status_code, 200)
         self.assertEqual(self.events(), [])
 
-    def test_refuses_the_same_token_again(self):
+    def test_rejects_the_same_token_again(self):
         client = self.as_user(self.alice)
         client.post("/api/auth/logoutall")
 
@@ -613,7 +613,7 @@ class LogoutAllTests(ApiTestCase):
         self.assertEqual(response.status_code, 401)
         self.assertEqual(response.json(), {"detail": "Invalid token."})
 
-    def test_refuses_a_url_parameter(self):
+    def test_rejects_a_url_parameter(self):
         client = self.as_user(self.alice)
 
         response = client.post("/api/auth/logoutall?user=alice")
@@ -622,7 +622,7 @@ class LogoutAllTests(ApiTestCase):
         self.assertEqual(response.json(), {"user": ["Unknown parameter."]})
         self.assertEqual(client.get("/api/message").status_code, 200)
 
-    def test_answers_post_alone(self):
+    def test_accepts_only_post(self):
         client = self.as_user(self.alice)
         for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE"):
             with self.subTest(method):
@@ -634,7 +634,7 @@ class LogoutAllTests(ApiTestCase):
 
 
 class UserTests(ApiTestCase):
-    def test_answers_with_the_user_of_the_token(self):
+    def test_returns_the_user_of_the_token(self):
         User.objects.filter(username="bob").update(email="bob@example.org", first_name="Bob", is_staff=True)
         for user, email in ((self.alice, ""), (self.bob, "bob@example.org")):
             with self.subTest(user):
@@ -643,7 +643,7 @@ class UserTests(ApiTestCase):
                 self.assertEqual(response.status_code, 200)
                 self.assertEqual(response.json(), {"username": user.username, "email": email})
 
-    def test_asks_for_the_token_and_changes_nothing(self):
+    def test_makes_one_query_that_changes_nothing(self):
         client = self.as_user(self.alice)
 
         with self.assertNumQueries(1) as queries:
@@ -652,20 +652,20 @@ class UserTests(ApiTestCase):
         self.assertRegex(queries[0]["sql"].strip(), "^SELECT ")
         self.assertEqual(self.events(), [])
 
-    def test_refuses_without_a_token(self):
+    def test_rejects_without_a_token(self):
         response = self.client.get("/api/auth/user")
 
         self.assertEqual(response.status_code, 401)
         self.assertEqual(response.headers["WWW-Authenticate"], "Token")
         self.assertEqual(response.json(), {"detail": "Authentication credentials were not provided."})
 
-    def test_refuses_a_url_parameter(self):
+    def test_rejects_a_url_parameter(self):
         response = self.as_user(self.alice).get("/api/auth/user?username=bob")
 
         self.assertEqual(response.status_code, 400)
         self.assertEqual(response.json(), {"username": ["Unknown parameter."]})
 
-    def test_answers_get_alone(self):
+    def test_accepts_only_get(self):
         client = self.as_user(self.alice)
         for method in ("POST", "PUT", "PATCH", "DELETE"):
             with self.subTest(method):
@@ -690,7 +690,7 @@ class PasswordTests(ApiTestCase):
     def log_in(self, password):
         return self.client.post("/api/auth/login", {"username": "alice", "password": password})
 
-    def assert_refused(self, response, errors):
+    def assert_rejected(self, response, errors):
         self.assertEqual(response.status_code, 400)
         self.assertEqual(response.json(), errors)
         self.assert_unchanged()
@@ -709,7 +709,7 @@ class PasswordTests(ApiTestCase):
         self.assertEqual(self.log_in(self.new).status_code, 200)
         self.assertEqual(self.log_in(PASSWORD).json(), INCORRECT)
 
-    def test_kills_every_other_token_of_the_user(self):
+    def test_revokes_every_other_token_of_the_user(self):
         bob = self.as_user(self.bob)
 
         self.change()
@@ -753,22 +753,22 @@ class PasswordTests(ApiTestCase):
         self.assertEqual(self.log_in(longest).status_code, 200)
         self.assertEqual(self.log_in(longest[:-1]).json(), INCORRECT)
 
-    def test_refuses_a_wrong_current_password(self):
+    def test_rejects_a_wrong_current_password(self):
         for password in ("another secret", self.new, PASSWORD.upper(), f" {PASSWORD}", f"{PASSWORD} ", " ", "x" * 900_000):
             with self.subTest(password[:30]):
                 response = self.change(current_password=password)
 
-                self.assert_refused(response, {"current_password": ["This is not your current password."]})
+                self.assert_rejected(response, {"current_password": ["This is not your current password."]})
 
-    def test_refuses_the_current_password_of_another_user(self):
+    def test_rejects_the_current_password_of_another_user(self):
         self.bob.set_password("the secret of bob")
         self.bob.save()
 
         response = self.change(current_password="the secret of bob")
 
-        self.assert_refused(response, {"current_password": ["This is not your current password."]})
+        self.assert_rejected(response, {"current_password": ["This is not your current password."]})
 
-    def test_refuses_a_missing_or_blank_field(self):
+    def test_rejects_a_missing_or_blank_field(self):
         good = {"current_password": PASSWORD, "new_password": self.new}
         for field in good:
             for fields, errors in (({}, MISSING), ({field: ""}, BLANK), ({field: None}, NULL)):
@@ -777,14 +777,14 @@ class PasswordTests(ApiTestCase):
 
                     response = self.alices_client.post("/api/auth/password", {**rest, **fields})
 
-                    self.assert_refused(response, {field: errors})
+                    self.assert_rejected(response, {field: errors})
 
     def test_names_every_wrong_field_at_once(self):
         response = self.alices_client.post("/api/auth/password")
 
-        self.assert_refused(response, {"current_password": MISSING, "new_password": MISSING})
+        self.assert_rejected(response, {"current_password": MISSING, "new_password": MISSING})
 
-    def test_refuses_what_is_no_text(self):
+    def test_rejects_values_that_are_not_text(self):
         good = {"current_password": f'"{PASSWORD}"', "new_password": f'"{self.new}"'}
         for field in good:
             for value in NOT_TEXT:
@@ -793,9 +793,9 @@ class PasswordTests(ApiTestCase):
 
                     response = self.alices_client.post("/api/auth/password", f"{{{body}}}", content_type="application/json")
 
-                    self.assert_refused(response, {field: NO_STRING})
+                    self.assert_rejected(response, {field: NO_STRING})
 
-    def test_refuses_nul_and_lone_surrogates(self):
+    def test_rejects_nul_and_lone_surrogates(self):
         for field in ("current_password", "new_password"):
             for character in ("\x00", "\ud800", "\udc00"):
                 with self.subTest(field, character=character):
@@ -805,9 +805,9 @@ class PasswordTests(ApiTestCase):
                         "/api/auth/password", json.dumps(body), content_type="application/json"
                     )
 
-                    self.assert_refused(response, {field: ANY})
+                    self.assert_rejected(response, {field: ANY})
 
-    def test_refuses_a_weak_password(self):
+    def test_rejects_a_weak_password(self):
         weak = {
             "x7k2!qw": "This password is too short. It must contain at least 8 characters.",
             "password1": "This password is too common.",
@@ -818,21 +818,21 @@ class PasswordTests(ApiTestCase):
             with self.subTest(password):
                 response = self.change(new_password=password)
 
-                self.assert_refused(response, {"new_password": [error]})
+                self.assert_rejected(response, {"new_password": [error]})
 
-    def test_refuses_a_password_that_is_too_long(self):
+    def test_rejects_a_password_that_is_too_long(self):
         for length in (1025, 900_000):
             with self.subTest(length):
                 response = self.change(new_password="x" * length)
 
-                self.assert_refused(response, {"new_password": ["Ensure this field has no more than 1024 characters."]})
+                self.assert_rejected(response, {"new_password": ["Ensure this field has no more than 1024 characters."]})
 
-    def test_does_not_say_whether_a_new_password_is_weak_before_the_current_one_is_right(self):
+    def test_checks_the_current_password_before_the_new_password(self):
         response = self.change(current_password="another secret", new_password="password1")
 
-        self.assert_refused(response, {"current_password": ["This is not your current password."]})
+        self.assert_rejected(response, {"current_password": ["This is not your current password."]})
 
-    def test_refuses_without_a_token(self):
+    def test_rejects_without_a_token(self):
         response = self.client.post("/api/auth/password", {"current_password": PASSWORD, "new_password": self.new})
 
         self.assertEqual(response.status_code, 401)
@@ -840,14 +840,14 @@ class PasswordTests(ApiTestCase):
         self.assertEqual(response.json(), {"detail": "Authentication credentials were not provided."})
         self.assert_unchanged()
 
-    def test_refuses_a_url_parameter(self):
+    def test_rejects_a_url_parameter(self):
         fields = {"current_password": PASSWORD, "new_password": self.new}
 
         response = self.alices_client.post("/api/auth/password?user=alice", fields)
 
-        self.assert_refused(response, {"user": ["Unknown parameter."]})
+        self.assert_rejected(response, {"user": ["Unknown parameter."]})
 
-    def test_answers_post_alone(self):
+    def test_accepts_only_post(self):
         for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE"):
             with self.subTest(method):
                 response = self.alices_client.generic(method, "/api/auth/password")
@@ -918,13 +918,13 @@ class UnicodePasswordTests(ApiTestCase):
             self.assertEqual(response.status_code, status)
 
     def test_a_long_run_of_combining_characters_is_not_normalized(self):
-        """Python would need minutes for it, during which the process answers nobody."""
+        """Python would need minutes for it, during which the process responds to nobody."""
         response = self.log_in("a" + "\u0315\u0327" * 200_000, "alice")
 
         self.assertEqual(response, 400)
 
 
-class PasswordAtOnceTests(ConcurrentTestCase):
+class ParallelPasswordTests(ConcurrentTestCase):
     def change(self, client, current, new):
         return client.post("/api/auth/password", {"current_password": current, "new_password": new}).status_code
 
@@ -932,12 +932,12 @@ class PasswordAtOnceTests(ConcurrentTestCase):
         return APIClient().post("/api/auth/login", {"username": "alice", "password": password}).status_code
 
     def log_in_to_admin(self, password):
-        """The status of the admin's first page afterwards."""
+        """Log in to the admin, and return the status of its first page."""
         client = Client()
         client.post("/admin/login/", {"username": "alice", "password": password})
         return client.get("/admin/").status_code
 
-    def test_one_of_two_sets_the_password_and_keeps_its_token(self):
+    def test_only_one_of_two_requests_sets_the_password_and_keeps_its_token(self):
         clients, passwords = [self.as_user(self.alice) for _ in range(2)], ["a first long secret", "a second long secret"]
 
         statuses = self.at_once(
@@ -945,7 +945,7 @@ class PasswordAtOnceTests(ConcurrentTestCase):
         )
 
         winner = statuses.index(204)
-        self.assertIn(statuses[1 - winner], (400, 401))  # its token may be dead before it is read
+        self.assertIn(statuses[1 - winner], (400, 401))  # its token may be revoked before it is read
         self.assertEqual(self.log_in(passwords[winner]), 200)
         self.assertEqual([self.log_in(password) for password in (passwords[1 - winner], PASSWORD)], [400, 400])
         self.assertEqual(clients[winner].get("/api/message").status_code, 200)
@@ -955,8 +955,8 @@ class PasswordAtOnceTests(ConcurrentTestCase):
         )
 
     @contextmanager
-    def amidst_the_check(self, act):
-        """Once, while a password is being checked, call `act`."""
+    def during_the_check(self, act):
+        """Call `act` once, while a password is being checked."""
         verify, calls = OwaspArgon2Hasher.verify, iter([act])
 
         def verify_slowly(hasher, password, encoded):
@@ -966,7 +966,7 @@ class PasswordAtOnceTests(ConcurrentTestCase):
         with patch.object(OwaspArgon2Hasher, "verify", verify_slowly):
             yield
 
-    def test_no_check_that_renews_the_hash_undoes_a_change_that_overtakes_it(self):
+    def test_renewing_a_hash_does_not_undo_a_change_of_password(self):
         new = "a new long secret"
         checks = {
             "log-in": (lambda client: self.log_in(PASSWORD), 400),
@@ -979,21 +979,21 @@ class PasswordAtOnceTests(ConcurrentTestCase):
                 self.alice.save()
                 client = self.as_user(self.alice)
 
-                with self.amidst_the_check(lambda client=client: self.change(client, PASSWORD, new)):
+                with self.during_the_check(lambda client=client: self.change(client, PASSWORD, new)):
                     self.assertEqual(check(client), status)
 
                 self.assertEqual([self.log_in(password) for password in (PASSWORD, new)], [400, 200])
 
-    def test_no_token_is_made_for_an_account_that_is_deactivated_while_its_password_is_checked(self):
-        with self.amidst_the_check(lambda: deactivate(self.alice)):
+    def test_creates_no_token_if_the_account_is_deactivated_during_the_check(self):
+        with self.during_the_check(lambda: deactivate(self.alice)):
             status = self.log_in(PASSWORD)
 
         self.assertEqual(status, 400)
         self.assertFalse(self.alice.auth_token_set.exists())
 
     @skipUnless(connection.features.has_select_for_update, "where transactions lock rows")
-    def test_no_token_is_made_before_a_change_is_committed_that_does_not_know_of_it(self):
-        """The change has set the password and waits for a token that somebody else locks when the log-in makes its own."""
+    def test_creates_no_token_while_a_change_of_password_is_not_committed(self):
+        """The change has set the password and waits for a locked token when the log-in creates its own."""
         client = self.as_user(self.alice)
         locked, _ = issue_token(self.alice)
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -1029,12 +1029,12 @@ class PasswordAtOnceTests(ConcurrentTestCase):
         self.assertEqual(statuses, [204, 400])
         self.assertEqual(self.alice.auth_token_set.count(), 1)
 
-    def test_refuses_a_log_in_that_a_change_overtakes(self):
+    def test_rejects_a_log_in_if_the_password_changes_during_it(self):
         client, opening, changed = self.as_user(self.alice), Event(), Event()
 
         def open_slowly(user):
             opening.set()
-            changed.wait(10)  # the old password was found right, but holds no longer
+            changed.wait(10)  # the old password was correct when it was checked
             return issue_token(user)
 
         def change():
@@ -1052,7 +1052,7 @@ class PasswordAtOnceTests(ConcurrentTestCase):
         self.assertEqual(client.get("/api/message").status_code, 200)
 
     @override_settings(LIMIT_LOGIN=None, LIMIT_LOGIN_NAME=None)
-    def test_no_token_made_with_the_old_password_outlives_the_change(self):
+    def test_no_token_of_the_old_password_is_valid_after_the_change(self):
         client, passwords = self.as_user(self.alice), [PASSWORD, *(f"long secret {number}" for number in range(5))]
         for old, new in pairwise(passwords):
             with self.subTest(new):
@@ -1065,7 +1065,7 @@ class PasswordAtOnceTests(ConcurrentTestCase):
 
 
 class AuthorizationTests(ApiTestCase):
-    """The token that every other path asks for."""
+    """The token that every other path requires."""
 
     def assert_unauthorized(self, response, detail="Invalid token."):
         self.assertEqual(response.status_code, 401)
@@ -1081,7 +1081,7 @@ class AuthorizationTests(ApiTestCase):
                 self.assertEqual(response.status_code, 200)
                 self.assertEqual(self.log_lines("requests")[-1]["user"], "alice")
 
-    def test_refuses_what_names_no_token(self):
+    def test_rejects_a_header_without_a_token(self):
         _, token = issue_token(self.alice)
         missing = "Authentication credentials were not provided."
         for header in ("", " ", token, f"Basic {token}", f"Tokens {token}", f"Token{token}", "\xff", f"\xff {token}"):
@@ -1091,11 +1091,11 @@ class AuthorizationTests(ApiTestCase):
                 self.assert_unauthorized(response, missing)
         self.assert_unauthorized(self.client.get("/api/message"), missing)
 
-    def test_refuses_a_token_that_is_none(self):
+    def test_rejects_an_invalid_token(self):
         auth_token, token = issue_token(self.alice)
-        alike = (token[:15], token[:-1], f"{token}0", f"{token}\xff", f"{token},", f"{token} {token}", token.upper())
+        similar = (token[:15], token[:-1], f"{token}0", f"{token}\xff", f"{token},", f"{token} {token}", token.upper())
         for scheme in ("Token", "Bearer"):
-            for text in ("", "garbage", "\xff", "0" * 5000, auth_token.digest, *alike):
+            for text in ("", "garbage", "\xff", "0" * 5000, auth_token.digest, *similar):
                 with self.subTest(scheme, token=text):
                     response = with_token(text, scheme).get("/api/message")
 
@@ -1117,7 +1117,7 @@ class AuthorizationTests(ApiTestCase):
         self.assertEqual(in_time.status_code, 200)
         self.assert_unauthorized(too_late)
 
-    def test_refuses_the_token_of_a_deactivated_user(self):
+    def test_rejects_the_token_of_a_deactivated_user(self):
         client = self.as_user(self.alice)
         User.objects.filter(username="alice").update(is_active=False)
 

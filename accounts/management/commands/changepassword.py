@@ -9,11 +9,11 @@ from django.core.management.base import CommandError
 from accounts.actions import set_password
 from accounts.models import user_named
 
-TRIES = 3
+ATTEMPTS = 3
 
 
 class Command(changepassword.Command):
-    """Asks as Django's command does, and writes the password alone: others may change the account while it asks."""
+    """Asks like Django's command, but saves only the password: the account may change while the command asks."""
 
     def handle(self, *args, **options):
         username = options["username"] or getuser()
@@ -28,7 +28,7 @@ class Command(changepassword.Command):
         return f"Password changed successfully for user '{user}'"
 
     def ask(self, user: User) -> str:
-        for _ in range(TRIES):
+        for _ in range(ATTEMPTS):
             password = self._get_pass()
             if password != self._get_pass("Password (again): "):
                 self.stderr.write("Passwords do not match. Please try again.")
@@ -39,4 +39,4 @@ class Command(changepassword.Command):
                 self.stderr.write("\n".join(error.messages))
             else:
                 return password
-        raise CommandError(f"Aborting password change for user '{user}' after {TRIES} attempts")
+        raise CommandError(f"Aborting password change for user '{user}' after {ATTEMPTS} attempts")
