@@ -22,6 +22,7 @@ from accounts.models import (
     NAME_IS_TAKEN,
     RESERVED,
     USERNAME,
+    check_name_is_plain,
     is_deleted,
     lower_case,
     user_named,
@@ -200,7 +201,10 @@ def rename(user: User, username: str) -> None:
 
     Raises ValidationError if the name is invalid or taken, or the account deleted.
     """
-    USERNAME.clean(username, user)
+    if lower_case(username) == lower_case(user.username):  # only its letter case changes
+        check_name_is_plain(username)
+    else:
+        USERNAME.clean(username, user)
     try:
         with transaction.atomic():
             lock_account(User(pk=user.pk))

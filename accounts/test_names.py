@@ -213,6 +213,11 @@ class RenameUserTests(ApiTestCase):
         self.assertEqual(alice.get("/api/auth/user").json()["username"], "Alice-2")
         self.assertEqual(self.events(), [("Rename User", "alice", "Alice-2")])
 
+    def test_changes_the_letter_case_of_a_name(self):
+        self.rename("alice", "Alice")
+
+        self.assertEqual(self.as_user(self.alice).get("/api/auth/user").json()["username"], "Alice")
+
     def test_rejects_a_name_that_nobody_can_register(self):
         for new in ("BOB", "deleted-1", "two words", "Zoë", "..", "", "x" * 151, "a\0b"):
             with self.subTest(new), self.assertRaises(CommandError):

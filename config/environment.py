@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 HOST_PATTERN = r"\*|\.?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]"
-ADDRESS_PATTERN = r"(?i:off)|([A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*|\[[0-9A-Fa-f:.]+\]):0*([1-9][0-9]{0,4})"
-ORIGIN_PATTERN = r"[a-z][a-z0-9+.-]*://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
+PORT_PATTERN = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+ORIGIN_PATTERN = rf"[a-z][a-z0-9+.-]*://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:{PORT_PATTERN})?"
+ADDRESS_PATTERN = rf"(?i:off)|([A-Za-z0-9-]{{1,63}}(?:\.[A-Za-z0-9-]{{1,63}})*|\[[0-9A-Fa-f:.]+\]):0*({PORT_PATTERN})"
 
 
 class Limit(NamedTuple):
@@ -60,8 +61,6 @@ def address(variable: str) -> tuple[str, int] | None:
     """Host and port written as `<host>:<port>`, or None for `off`, which is the default."""
     expected = "<host>:<port>, such as 127.0.0.1:9100, or off"
     match = _match(variable, text(variable, "off"), ADDRESS_PATTERN, expected)
-    if match[1] and int(match[2]) > 65535:
-        abort(variable, f"{match[0]!r} is not {expected}")
     return (match[1].strip("[]"), int(match[2])) if match[1] else None
 
 

@@ -141,7 +141,7 @@ class InvalidValueTests(EnvironmentTestCase):
 
     def test_origins(self):
         wrong = ("*", "example.com", "https://", "https://a/", "https://a,,https://b", "https://a b")
-        self.assertAborts("CORS_ALLOWED_ORIGINS", *wrong)
+        self.assertAborts("CORS_ALLOWED_ORIGINS", *wrong, "https://a.example:65536")
 
     def test_limits(self):
         for variable in (variable for variable in VARIABLES if variable.startswith("LIMIT_")):

@@ -41,7 +41,7 @@ def unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The fields as a dictionary; raises ValidationError for those that are given more than once."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        counts = Counter(name for name, _ in pairs)
+        counts = Counter(name.encode(errors="replace").decode() for name, _ in pairs)  # no response can hold lone surrogates
         raise ValidationError({name: ["Give this field only once."] for name, count in counts.items() if count > 1})
     return fields
 

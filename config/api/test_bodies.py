@@ -194,6 +194,11 @@ class UnreadableBodyTests(BodyTestCase):
                 self.assertRefused(response, keys=("receiver",))
                 self.assertEqual(response.json(), {"receiver": ["Give this field only once."]})
 
+    def test_name_of_a_field_that_no_response_can_hold(self):
+        response = self.send(rb'{"\ud800": 1, "\ud800": 2}')
+
+        self.assertRefused(response, keys=("?",))
+
     def test_unreadable_body_where_none_is_needed(self):
         for path in ("/api/auth/logout", "/api/auth/logoutall"):
             for body, media_type, status in ((b"{", JSON, 400), (b"xx", "text/plain", 415), (b"", "text/plain", 204)):
