@@ -18,7 +18,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -122,11 +121,13 @@ class Machine:
         """End all its processes at the same moment."""
         kill_all([*self.processes(), self.process])
 
-    def members(self) -> list[dict[str, Any]]:
-        """Return what its Patroni knows of all three."""
+    def standbys(self) -> list[tuple[str, str]] | None:
+        """Return the states of the standbys that its PostgreSQL sends to, or None where it is not the primary."""
         with suppress(OSError):
-            return call(f"http://{self.address}:8008/cluster", "GET", seconds=2)[1]["members"]
-        return []
+            status = call(f"http://{self.address}:8008/patroni", "GET", seconds=2)[1]
+            if status.get("role") == "primary":
+                return [(standby["state"], standby["sync_state"]) for standby in status.get("replication", [])]
+        return None
 
 
 @contextmanager
@@ -145,19 +146,14 @@ class Proof:
         self.machines, self.nodes = machines, nodes
         self.given: dict[int, str] = {}  # the content of the message for each id that a client has seen
 
-    def members(self) -> list[dict[str, Any]]:
-        return max((machine.members() for machine in self.machines), key=len)
-
     def is_whole(self) -> bool:
-        """Whether there are a primary and two standbys that confirm its commits, all on the timeline that it began."""
-        members = self.members()
-        roles = sorted((member["role"], member["state"]) for member in members)
-        timelines = {member.get("timeline") for member in members}
-        return roles == [("leader", "running"), *[("quorum_standby", "streaming")] * 2] and len(timelines) == 1
+        """Whether there are a primary and two standbys that confirm its commits."""
+        standbys = [machine.standbys() for machine in self.machines]
+        return [found for found in standbys if found is not None] == [[("streaming", "quorum")] * 2]
 
     def primary(self) -> Machine:
-        [name] = [member["name"] for member in self.members() if member["role"] == "leader"]
-        return next(machine for machine in self.machines if machine.name == name)
+        [primary] = [machine for machine in self.machines if machine.standbys() is not None]
+        return primary
 
     def standby(self) -> Machine:
         return next(machine for machine in self.machines if machine is not self.primary())
