@@ -1,4 +1,4 @@
-"""Blocking and unblocking users. What a block does to a message is in `blocking.models.blocks`."""
+"""Blocking and unblocking users. The rule that a block stops a message is in `blocking.models.blocks`."""
 
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
@@ -19,7 +19,7 @@ def block_user(*, blocker: User, blocked: User) -> Block:
         raise ValidationError({"blocked": ["You cannot block yourself."]})
     try:
         with transaction.atomic():
-            # Locked in one order, so that a deletion of either account comes before all this or after it.
+            # Locks the users in one order, so that neither account is deleted between the check and the write.
             users = User.objects.select_for_update(no_key=True).order_by("pk").in_bulk([blocker.pk, blocked.pk])
             if blocked.pk not in users:
                 raise ValidationError({"blocked": [NO_SUCH_USER]})

@@ -8,7 +8,7 @@ from blocking.models import Block
 
 @admin.register(Block)
 class BlockAdmin(ViewOnlyAdmin):
-    """Blocks can be looked at and lifted; only the blocker can create one."""
+    """Shows and deletes blocks. Only a blocker can create a block."""
 
     list_display = fields = ["created", "blocker", "blocked"]
     search_fields = ["blocker", "blocked"]  # shows the search box; get_search_results searches
@@ -17,7 +17,7 @@ class BlockAdmin(ViewOnlyAdmin):
     has_delete_permission = admin.ModelAdmin.has_delete_permission
 
     def get_search_results(self, request, queryset, search_term):
-        """Search by the user's id: with two joins to find either name, databases would read all blocks."""
+        """Search by the user's id: with two joins to search both names, databases would read all blocks."""
         if search_term:
             user = user_named(search_term)
             queryset = queryset.involving(user) if user else queryset.none()

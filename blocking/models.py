@@ -9,12 +9,12 @@ from config.database.sql import Table
 
 
 class BlockQuerySet(PagedQuerySet):
-    def of(self, user: User) -> Self:
+    def created_by(self, user: User) -> Self:
         """The blocks that the user created."""
         return self.filter(blocker=user)
 
     def involving(self, user: User) -> Self:
-        """The blocks that the user created, and those of the user."""
+        """The blocks that the user created, and the blocks against the user."""
         return self.filter(models.Q(blocker=user) | models.Q(blocked=user))
 
     def newest_first(self) -> Self:
@@ -44,8 +44,8 @@ BLOCK = Table(Block)
 
 
 def blocks(*, blocker: str, blocked: str) -> str:
-    """The SQL condition that one user blocks another; each is the SQL expression of a user's id.
+    """Return the SQL condition that one user blocks another. Both arguments are SQL expressions of a user's id.
 
-    A send evaluates it in `messageservice.sending.LOCK`: a message is refused where its receiver blocks its sender.
+    A send evaluates it in `messageservice.sending.LOCK`: a message is rejected if its receiver blocks its sender.
     """
     return f"EXISTS (SELECT 1 FROM {BLOCK} WHERE {BLOCK.blocker} = {blocker} AND {BLOCK.blocked} = {blocked})"

@@ -15,7 +15,7 @@ class BlockTests(AdminTestCase):
         self.assertEqual(self.listed(LIST), [newer, self.block])
         self.assertIn("bob", self.page(LIST))
 
-    def test_finds_by_whole_name_of_either(self):
+    def test_searches_by_whole_name_of_blocker_or_blocked(self):
         self.assertEqual(self.listed(f"{LIST}?q=Alice"), [self.block])
         self.assertEqual(self.listed(f"{LIST}?q=bob"), [self.block])
         self.assertEqual(self.listed(f"{LIST}?q=bo"), [])
@@ -28,12 +28,12 @@ class BlockTests(AdminTestCase):
 
         self.assertEqual(self.listed(links["Blocks"]), [by_carol, self.block])
 
-    def test_times_say_utc(self):
+    def test_shows_times_in_utc(self):
         for path in (LIST, f"{LIST}{self.block.pk}/change/"):
             with self.subTest(path):
                 self.assertIn(f"{self.block.created:%Y-%m-%d %H:%M:%S} UTC", self.page(path))
 
-    def test_lifts_one(self):
+    def test_deletes_a_block(self):
         bob = self.as_user(self.bob)
 
         self.assertIn("alice blocks bob", self.page(f"{LIST}{self.block.pk}/delete/"))
@@ -42,7 +42,7 @@ class BlockTests(AdminTestCase):
         self.assertEqual(bob.post("/api/message", {"receiver": "alice", "content": "hi"}).status_code, 201)
         self.assertIn(("Unblock User", "alice", "bob"), self.events())
 
-    def test_lifts_several(self):
+    def test_deletes_several_blocks(self):
         other = Block.objects.create(blocker=self.carol, blocked=self.alice)
 
         self.admin.post(LIST, {"action": "delete_selected", "_selected_action": [self.block.pk, other.pk], "post": "yes"})
@@ -50,11 +50,11 @@ class BlockTests(AdminTestCase):
         self.assertFalse(Block.objects.exists())
         self.assertCountEqual(self.events()[1:], [("Unblock User", "alice", "bob"), ("Unblock User", "carol", "alice")])
 
-    def test_is_no_place_to_add_or_change_one(self):
+    def test_cannot_add_or_change_a_block(self):
         self.assertEqual(self.admin.get(f"{LIST}add/").status_code, 403)
         self.assertEqual(self.admin.post(f"{LIST}{self.block.pk}/change/", {}).status_code, 403)
 
-    def test_costs_the_same_for_more(self):
+    def test_number_of_queries_does_not_grow_with_rows(self):
         calls = {LIST: 4, f"{LIST}?q=alice": 5}  # session, operator, in a search the user; count, rows
         for more in ((), (self.alice, self.bob)):
             for blocked in more:

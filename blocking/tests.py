@@ -16,7 +16,7 @@ class BlockTests(ApiTestCase):
     def block(self, blocked, by=None):
         return self.as_user(by or self.alice).post("/api/block", {"blocked": blocked})
 
-    def assert_refused(self, response, errors):
+    def assert_rejected(self, response, errors):
         self.assertEqual(response.status_code, 400)
         self.assertEqual(response.json(), errors)
         self.assertFalse(Block.objects.exists())
@@ -31,7 +31,7 @@ class BlockTests(ApiTestCase):
         self.assertEqual(response.json(), {"blocked": "bob", "created": f"{block.created:%Y-%m-%dT%H:%M:%S.%fZ}"})
         self.assertEqual(self.events(), [("Block User", "alice", "bob")])
 
-    def test_one_user_can_block_several_and_be_blocked_in_return(self):
+    def test_blocks_several_users_who_can_block_in_return(self):
         responses = [self.block("bob"), self.block("carol"), self.block("alice", by=self.bob)]
 
         self.assertEqual([response.status_code for response in responses], [201] * 3)
@@ -50,40 +50,40 @@ class BlockTests(ApiTestCase):
         self.assertEqual(block.blocker, self.alice)
         self.assertGreater(block.created.year, 2020)
 
-    def test_refuses_a_missing_name(self):
+    def test_rejects_a_missing_name(self):
         response = self.as_user(self.alice).post("/api/block", {})
 
-        self.assert_refused(response, {"blocked": ["This field is required."]})
+        self.assert_rejected(response, {"blocked": ["This field is required."]})
 
-    def test_refuses_null_and_an_empty_name(self):
+    def test_rejects_null_and_an_empty_name(self):
         for name, reason in ((None, "This field may not be null."), ("", "There is no such user.")):
             with self.subTest(name):
                 response = self.block(name)
 
-                self.assert_refused(response, {"blocked": [reason]})
+                self.assert_rejected(response, {"blocked": [reason]})
 
-    def test_refuses_a_name_that_is_not_a_string(self):
+    def test_rejects_a_name_that_is_not_a_string(self):
         for value in (True, 5, self.bob.pk, 1.5, [], ["bob"], {}, {"username": "bob"}):
             with self.subTest(value):
                 response = self.block(value)
 
-                self.assert_refused(response, {"blocked": ["Not a valid string."]})
+                self.assert_rejected(response, {"blocked": ["Not a valid string."]})
 
-    def test_refuses_an_unknown_user(self):
+    def test_rejects_an_unknown_user(self):
         for name in ("nobody", "bo", "bobb", " bob", "bob ", "bob\n", " ", str(self.bob.pk), "b" * 900_000):
             with self.subTest(name[:20]):
                 response = self.block(name)
 
-                self.assert_refused(response, UNKNOWN)
+                self.assert_rejected(response, UNKNOWN)
 
-    def test_refuses_nul_and_lone_surrogates(self):
+    def test_rejects_nul_and_lone_surrogates(self):
         for text in (r"bob\u0000", r"\u0000", r"bob\ud800", r"\udc00bob"):
             with self.subTest(text):
                 response = self.as_user(self.alice).post(
                     "/api/block", f'{{"blocked": "{text}"}}', content_type="application/json"
                 )
 
-                self.assert_refused(response, UNKNOWN)
+                self.assert_rejected(response, UNKNOWN)
 
     def test_blocks_a_deactivated_user(self):
         User.objects.filter(pk=self.bob.pk).update(is_active=False)
@@ -93,12 +93,12 @@ class BlockTests(ApiTestCase):
         self.assertEqual(response.status_code, 201)
         self.assertEqual(Block.objects.get().blocked, self.bob)
 
-    def test_refuses_to_block_yourself(self):
+    def test_rejects_to_block_yourself(self):
         response = self.block("alice")
 
-        self.assert_refused(response, YOURSELF)
+        self.assert_rejected(response, YOURSELF)
 
-    def test_refuses_a_user_who_is_already_blocked(self):
+    def test_rejects_a_user_who_is_already_blocked(self):
         self.block("bob")
 
         response = self.block("bob")
@@ -108,12 +108,12 @@ class BlockTests(ApiTestCase):
         self.assertEqual(Block.objects.count(), 1)
         self.assertEqual(self.events(), [("Block User", "alice", "bob")])
 
-    def test_refuses_a_url_parameter(self):
+    def test_rejects_a_url_parameter(self):
         response = self.as_user(self.alice).post("/api/block?blocked=bob", {"blocked": "bob"})
 
-        self.assert_refused(response, {"blocked": ["Unknown parameter."]})
+        self.assert_rejected(response, {"blocked": ["Unknown parameter."]})
 
-    def test_refuses_without_a_token(self):
+    def test_rejects_without_a_token(self):
         response = self.client.post("/api/block", {"blocked": "bob"})
 
         self.assertEqual(response.status_code, 401)
@@ -121,8 +121,8 @@ class BlockTests(ApiTestCase):
         self.assertFalse(Block.objects.exists())
 
 
-class BlockAtOnceTests(ConcurrentTestCase):
-    def test_one_of_many_requests_succeeds(self):
+class ParallelBlockTests(ConcurrentTestCase):
+    def test_only_one_of_many_requests_succeeds(self):
         clients = [self.as_user(self.alice) for _ in range(8)]
 
         responses = self.at_once(*[partial(client.post, "/api/block", {"blocked": "bob"}) for client in clients])
@@ -132,7 +132,7 @@ class BlockAtOnceTests(ConcurrentTestCase):
         self.assertEqual(Block.objects.count(), 1)
         self.assertEqual(self.events(), [("Block User", "alice", "bob")])
 
-    def test_refuses_a_user_who_has_just_been_deleted(self):
+    def test_rejects_a_user_who_has_just_been_deleted(self):
         with deleted_once_found("bob"):
             response = self.as_user(self.alice).post("/api/block", {"blocked": "bob"})
 
@@ -151,7 +151,7 @@ class BlockAtOnceTests(ConcurrentTestCase):
         self.assertEqual([response.status_code for response in responses], [201, 201])
         self.assertEqual(Block.objects.count(), 2)
 
-    def test_holds_from_the_moment_it_is_answered(self):
+    def test_holds_from_its_response_on(self):
         alice, clients = self.as_user(self.alice), [self.as_user(self.bob) for _ in range(4)]
         answered = Event()
 
@@ -238,7 +238,7 @@ class BlockListTests(ApiTestCase):
         self.assertEqual(first["next"], "http://testserver/api/block?page=2")
         self.assertEqual(both, {"count": 21, "next": None, "previous": None, "results": newest_first})
 
-    def test_refuses_a_page_that_does_not_exist(self):
+    def test_rejects_a_page_that_does_not_exist(self):
         self.block(self.bob)
         for page in ("0", "-1", "x", "2", "1.0", "9" * 15, "9" * 16, "9" * 30):
             with self.subTest(page):
@@ -247,7 +247,7 @@ class BlockListTests(ApiTestCase):
                 self.assertEqual(response.status_code, 404)
                 self.assertEqual(response.json(), {"detail": "Invalid page."})
 
-    def test_refuses_a_wrong_url_parameter(self):
+    def test_rejects_a_wrong_url_parameter(self):
         unknown, size = ["Unknown parameter."], ["Must be a whole number from 1 to 100."]
         wrong = {
             "blocked=bob": {"blocked": unknown},
@@ -266,7 +266,7 @@ class BlockListTests(ApiTestCase):
                 self.assertEqual(response.status_code, 400)
                 self.assertEqual(response.json(), errors)
 
-    def test_refuses_without_a_token(self):
+    def test_rejects_without_a_token(self):
         response = self.client.get("/api/block")
 
         self.assertEqual(response.status_code, 401)
@@ -302,7 +302,7 @@ class UnblockTests(ApiTestCase):
         sent = self.as_user(self.bob).post("/api/message", {"receiver": "alice", "content": "hello"})
         self.assertEqual(sent.status_code, 201)
 
-    def test_leaves_every_other_block_alone(self):
+    def test_keeps_every_other_block(self):
         others = [
             Block.objects.create(blocker=self.alice, blocked=self.carol),
             Block.objects.create(blocker=self.bob, blocked=self.alice),
@@ -313,7 +313,7 @@ class UnblockTests(ApiTestCase):
 
         self.assertEqual(list(Block.objects.order_by("pk")), others)
 
-    def test_can_be_followed_by_a_new_block(self):
+    def test_allows_a_new_block(self):
         self.unblock("bob")
 
         response = self.alices_client.post("/api/block", {"blocked": "bob"})
@@ -348,14 +348,14 @@ class UnblockTests(ApiTestCase):
 
                 self.assert_not_found(response)
 
-    def test_finds_no_block_of_somebody_else(self):
+    def test_responds_404_for_a_block_of_another_user(self):
         for user in (self.bob, self.carol):
             with self.subTest(user):
                 response = self.unblock("bob", self.as_user(user))
 
                 self.assert_not_found(response)
 
-    def test_does_not_find_the_same_block_again(self):
+    def test_responds_404_for_a_block_already_deleted(self):
         self.unblock("bob")
 
         response = self.unblock("bob")
@@ -364,14 +364,14 @@ class UnblockTests(ApiTestCase):
         self.assertEqual(response.json(), {"detail": "Not found."})
         self.assertEqual(self.events(), [("Unblock User", "alice", "bob")])
 
-    def test_refuses_a_url_parameter(self):
+    def test_rejects_a_url_parameter(self):
         response = self.unblock("bob?blocked=bob")
 
         self.assertEqual(response.status_code, 400)
         self.assertEqual(response.json(), {"blocked": ["Unknown parameter."]})
         self.assert_still_blocked()
 
-    def test_refuses_without_a_token(self):
+    def test_rejects_without_a_token(self):
         response = self.unblock("bob", self.client)
 
         self.assertEqual(response.status_code, 401)
@@ -379,7 +379,7 @@ class UnblockTests(ApiTestCase):
         self.assertEqual(response.json(), {"detail": "Authentication credentials were not provided."})
         self.assert_still_blocked()
 
-    def test_allows_delete_only(self):
+    def test_accepts_only_delete(self):
         for method in ("GET", "POST", "PUT", "PATCH"):
             with self.subTest(method):
                 response = self.alices_client.generic(method, "/api/block/bob")
@@ -389,8 +389,8 @@ class UnblockTests(ApiTestCase):
         self.assert_still_blocked()
 
 
-class UnblockAtOnceTests(ConcurrentTestCase):
-    def test_one_of_many_requests_deletes_the_block(self):
+class ParallelUnblockTests(ConcurrentTestCase):
+    def test_only_one_of_many_requests_deletes_the_block(self):
         Block.objects.create(blocker=self.alice, blocked=self.bob)
         clients = [self.as_user(self.alice) for _ in range(8)]
 
@@ -428,7 +428,7 @@ class BlockedSenderTests(ApiTestCase):
         message = response.json()
         self.assertEqual(self.later_events(), [("Successful Message", message["sender"], message["receiver"])])
 
-    def test_refuses_the_message(self):
+    def test_rejects_the_message(self):
         response = self.send(self.bob, "alice")
 
         self.assertEqual(response.status_code, 403)

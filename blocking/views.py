@@ -28,7 +28,7 @@ class BlockListView(BaseView, ListCreateAPIView):
     pagination_class = PagePagination
 
     def get_queryset(self):
-        return super().get_queryset().of(self.request.user).newest_first()
+        return super().get_queryset().created_by(self.request.user).newest_first()
 
     def perform_create(self, serializer):
         serializer.instance = block_user(blocker=self.request.user, **serializer.validated_data)
@@ -51,7 +51,7 @@ class BlockView(BaseView, DestroyAPIView):
     lookup_url_kwarg = "username"
 
     def get_queryset(self):
-        return super().get_queryset().of(self.request.user)
+        return super().get_queryset().created_by(self.request.user)
 
     def perform_destroy(self, instance):
         unblock_user(instance)

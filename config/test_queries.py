@@ -157,7 +157,7 @@ class QueryTests(ApiTestCase):
     def fill(self, rows: int) -> None:
         """Add rows to everything that alice has: messages in both directions, conversations, blocks, tokens."""
         for _ in range(rows):
-            partner = make_user(f"partner{Block.objects.of(self.alice).count()}")
+            partner = make_user(f"partner{Block.objects.created_by(self.alice).count()}")
             make_message(partner, self.alice, created=DAY)
             Block.objects.create(blocker=self.alice, blocked=partner)
             issue_token(self.alice)

@@ -34,19 +34,19 @@ def send_message(
     """
     try:
         with transaction.atomic():
-            senders_mailbox, receivers_mailbox = lock_or_create(sender, receiver)
+            sender_mailbox, receiver_mailbox = lock_or_create(sender, receiver)
             if idempotency_key is not None:
                 message = MessageListing.sent_by(sender).with_key(idempotency_key)
                 if message is not None:
                     if message.receiver != receiver.username or message.content != content:
                         raise KeyUsedBefore
                     return message, True
-            if receivers_mailbox.blocks_sender:
+            if receiver_mailbox.blocks_sender:
                 raise PermissionDenied("This user does not receive messages from you.")
             created = timezone.now()
-            senders_mailbox = _next_send_window(senders_mailbox, created)
+            sender_mailbox = _next_send_window(sender_mailbox, created)
             message_id = store_message(
-                senders_mailbox, receivers_mailbox, content=content, created=created, idempotency_key=idempotency_key
+                sender_mailbox, receiver_mailbox, content=content, created=created, idempotency_key=idempotency_key
             )
             if message_id is None:
                 require_user(receiver, "receiver")
@@ -64,8 +64,8 @@ def send_message(
     return MessageRow(message_id, sender.username, receiver.username, content, created, read), False
 
 
-def refuse_used_key(sender: User, idempotency_key: str | None) -> None:
-    """Raise KeyUsedBefore if the sender has stored a message under the key; for a receiver's name that nobody has now."""
+def reject_used_key(sender: User, idempotency_key: str | None) -> None:
+    """Raise KeyUsedBefore if the sender has already used the key, for a request whose receiver does not exist (any more)."""
     if idempotency_key is not None and MessageListing.sent_by(sender).with_key(idempotency_key):
         raise KeyUsedBefore
 
@@ -73,10 +73,10 @@ def refuse_used_key(sender: User, idempotency_key: str | None) -> None:
 def erase_account(user: User) -> bool:
     """Delete an account for good; its messages stay in the mailboxes of other users, under a reserved name.
 
-    Returns False and changes nothing if it was deleted before, or its password changed since `user` was read.
+    Returns False and changes nothing if it is already deleted, or its password has changed since `user` was read.
 
-    The action is part of this app, not of accounts, because it locks the user's mailbox first: a send locks the mailbox and
-    then refers to the user, and the other order would deadlock with it. After the lock a send finds the account inactive.
+    This action is part of this app, not of accounts, because it locks the user's mailbox before the user's row, as a send
+    does: the other order could deadlock. A send that waits for the mailbox then finds the account inactive.
     """
     with transaction.atomic():
         lock_or_create(user, user)
@@ -84,7 +84,7 @@ def erase_account(user: User) -> bool:
         if erased:
             Block.objects.involving(user).delete()
         else:
-            transaction.set_rollback(True)  # if the user's row is gone, the mailbox just made for it must not stay
+            transaction.set_rollback(True)  # if the user's row is gone, do not keep the mailbox just created for it
     return erased
 
 
@@ -96,7 +96,7 @@ def delete_account(*, user: User, current_password: str) -> None:
 
 
 def erase_for_operator(user: User) -> bool:
-    """Erase the account on behalf of an operator; returns whether that was done."""
+    """Erase the account on behalf of an operator. Returns what `erase_account` returns."""
     erased = erase_account(user)
     if erased:
         record_event("Delete Account", who=current_request().user, whom=user.username)
@@ -104,7 +104,7 @@ def erase_for_operator(user: User) -> bool:
 
 
 def _next_send_window(mailbox: LockedMailbox, now: datetime) -> LockedMailbox:
-    """The sender's mailbox with the next message counted in its window of LIMIT_SEND. Raises LimitReached."""
+    """Return the sender's mailbox with one more message in its window of LIMIT_SEND. Raises LimitReached."""
     limit = settings.LIMIT_SEND
     if limit is None:
         return mailbox
@@ -116,14 +116,14 @@ def _next_send_window(mailbox: LockedMailbox, now: datetime) -> LockedMailbox:
 
 
 def mark_read(*, conversation: Conversation, up_to: int) -> Conversation:
-    """Mark as read what the partner sent to the owner, up to and including the message with the id `up_to`.
+    """Mark the messages of the partner to the owner as read, up to and including the message with the id `up_to`.
 
     Returns the conversation with its new `unread`. Raises ValidationError if the conversation has no such message. A message
-    that is read stays read, with the time of its first reading.
+    that was read before keeps its time.
     """
     reader, partner = conversation.owner, conversation.partner
     with transaction.atomic():
-        # Sends to the reader, and other requests of the reader, wait: none of them changes what is counted here.
+        # Makes sends to the reader, and other requests that mark, wait: the counters must not change in between.
         lock_or_create(reader, reader)
         if not Message.objects.between(reader, partner).filter(pk=up_to).exists():
             raise ValidationError({"up_to": ["There is no such message in this conversation."]})

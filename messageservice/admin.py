@@ -14,7 +14,7 @@ class AllMessages:
     """The messages of all users, newest first. Each page is a range of ids, so it costs the same at any depth.
 
     The largest id serves as the number of messages. Ids have few gaps (where a transaction was rolled back), so a page may
-    hold a little less than others.
+    have fewer messages than others.
     """
 
     def __init__(self, messages: MessageQuerySet) -> None:
@@ -29,7 +29,7 @@ class AllMessages:
 
 
 class SearchResults:
-    """Messages, and after them those of a listing."""
+    """The messages `first`, and after them the messages of the listing."""
 
     def __init__(self, messages: MessageQuerySet, first: list[Message], listing: MessageListing) -> None:
         self.messages = messages
@@ -42,15 +42,15 @@ class SearchResults:
 
     def __getitem__(self, rows: slice) -> list[Message]:
         start = max(rows.start - len(self.first), 0)
-        found, _ = self.listing.page(start, rows.stop - len(self.first) - start)
-        return [*self.first[rows], *self.messages.filter(pk__in=[row.id for row in found]).newest_first()]
+        page, _ = self.listing.page(start, rows.stop - len(self.first) - start)
+        return [*self.first[rows], *self.messages.filter(pk__in=[row.id for row in page]).newest_first()]
 
 
-DIRECTIONS = {"": "involving", "from": "sent_by", "to": "received_by"}  # each a method of both classes of messages
+DIRECTIONS = {"": "involving", "from": "sent_by", "to": "received_by"}  # methods of MessageQuerySet and MessageListing
 
 
 def find_messages(messages: MessageQuerySet, words: list[str]) -> tuple[MessageQuerySet, MessageListing] | None:
-    """Return what `alice`, `from:alice`, `to:alice` or `alice bob` finds, None where there is no such user."""
+    """Return the results for `alice`, `from:alice`, `to:alice` or `alice bob`, or None if there is no such user."""
     direction, _, name = words[0].rpartition(":")
     users = [user_named(name) for name in (name, *words[1:3])]
     if None in users or len(users) > (1 if direction else 2) or direction not in DIRECTIONS:
@@ -73,7 +73,7 @@ AccountAdmin.actions = [*AccountAdmin.actions, erase_users]
 
 @admin.register(Message)
 class MessageAdmin(ViewOnlyAdmin):
-    """Messages can be looked at. No page of the list counts, sorts or scans, however many there are."""
+    """Shows messages. No page of the list counts, sorts or scans the whole table."""
 
     list_display = ["id", "created", "sender", "receiver", "beginning", "read"]
     fields = ["id", "created", "sender", "receiver", "content", "read"]
@@ -94,18 +94,18 @@ class MessageAdmin(ViewOnlyAdmin):
         return message.content if len(message.content) <= 80 else f"{message.content[:79]}…"
 
     def get_search_results(self, request, queryset, search_term):
-        """Return the messages found, and leave the rows to count and page through to get_paginator, in the request."""
+        """Return the messages found, and pass their rows to get_paginator in `request.rows`."""
         words = [*{lower_case(word) for word in search_term.split()}]
         if not words:
             request.rows = AllMessages(queryset)
             return queryset, False
         is_id = len(words) == 1 and re.fullmatch("[0-9]{1,18}", words[0])
         with_id = queryset.filter(pk=words[0]) if is_id else queryset.none()
-        found = find_messages(queryset, words)
-        if found is None:
+        results = find_messages(queryset, words)
+        if results is None:
             request.rows = list(with_id)
             return with_id, False
-        messages, listing = found  # with an id as well, where the name of a user is a number
+        messages, listing = results  # and the message with this id, if the name of a user is a number
         others = [message for message in with_id if listing.with_id(message.pk) is None]
         request.rows = SearchResults(queryset, others, listing)
         return with_id | messages, False

@@ -1,4 +1,4 @@
-"""Compares the stored counters, places and conversations with the messages, which are the truth, and repairs them."""
+"""Compares the stored counters, places and conversations with the messages that they are derived from, and repairs them."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from messageservice.sending import lock_or_create
 
 
 class Figures(NamedTuple):
-    """The figures of a mailbox, or of one of its conversations; 0 where it has none of the kind, or is missing."""
+    """The figures of a mailbox or of one of its conversations. A figure that it lacks is 0, as is each of a missing row."""
 
     total: int = 0
     sent: int = 0
@@ -19,7 +19,7 @@ class Figures(NamedTuple):
     unread: int = 0
     conversations: int = 0
     last_message_id: int = 0
-    misplaced: int = 0  # ends of messages that are not at their place in the mailbox
+    misplaced: int = 0  # entries with a wrong place
 
 
 class Difference(NamedTuple):
@@ -31,9 +31,10 @@ class Difference(NamedTuple):
 
 U, B = Table(User, "u"), Table(Mailbox, "b")
 
-# Both ends of every message of the users in a range of ids. Both ends of a message to oneself belong at the same place.
-ENDS = f"""
-    SELECT ends.*, dense_rank() OVER (PARTITION BY user_id ORDER BY id) AS right_place
+# The entries of the mailboxes in a range of users: a message has one for its sender and one for its receiver.
+# The two entries of a message that a user sent to themselves share a place.
+ENTRIES = f"""
+    SELECT entries.*, dense_rank() OVER (PARTITION BY user_id ORDER BY id) AS expected_place
     FROM (
         SELECT {MESSAGE.id} AS id, {MESSAGE.sender} AS user_id, {MESSAGE.receiver} AS partner_id,
             {MESSAGE.sender_place} AS place, 1 AS sent, 0 AS received, 0 AS unread
@@ -42,24 +43,25 @@ ENDS = f"""
         SELECT {MESSAGE.id}, {MESSAGE.receiver}, {MESSAGE.sender},
             {MESSAGE.receiver_place}, 0, 1, CASE WHEN {MESSAGE.read} IS NULL THEN 1 ELSE 0 END
         FROM {MESSAGE} WHERE {MESSAGE.receiver} BETWEEN %(first)s AND %(last)s
-    ) ends
+    ) entries
 """
 MAILBOXES = f"""
     FROM {U} LEFT JOIN {B} ON {B.user} = {U.id} LEFT JOIN in_messages m ON m.user_id = {U.id}
     WHERE {U.id} BETWEEN %(first)s AND %(last)s
 """
-# Figures that agree are in the union twice, stored and expected. The grouping drops them.
+# Figures that agree are twice in the union, stored and expected, so the grouping drops them.
 COMPARE = f"""
-    WITH ends AS ({ENDS}), in_messages AS (
-        SELECT user_id, max(right_place) AS total, sum(sent) AS sent, sum(received) AS received, sum(unread) AS unread,
-            count(DISTINCT partner_id) AS conversations, sum(CASE WHEN place <> right_place THEN 1 ELSE 0 END) AS misplaced
-        FROM ends GROUP BY user_id
+    WITH entries AS ({ENTRIES}), in_messages AS (
+        SELECT user_id, max(expected_place) AS total, sum(sent) AS sent, sum(received) AS received, sum(unread) AS unread,
+            count(DISTINCT partner_id) AS conversations,
+            sum(CASE WHEN place <> expected_place THEN 1 ELSE 0 END) AS misplaced
+        FROM entries GROUP BY user_id
     )
     SELECT max(is_stored), user_id, partner_id, total, sent, received, unread, conversations, last_message, misplaced
     FROM (
         SELECT 0 AS is_stored, user_id, partner_id, 0 AS total, sum(sent) AS sent, sum(received) AS received,
             sum(unread) AS unread, 0 AS conversations, max(id) AS last_message, 0 AS misplaced
-        FROM ends GROUP BY user_id, partner_id
+        FROM entries GROUP BY user_id, partner_id
         UNION ALL
         SELECT 1, {CONVERSATION.owner}, {CONVERSATION.partner}, 0, {CONVERSATION.sent}, {CONVERSATION.received},
             {CONVERSATION.unread}, 0, {CONVERSATION.last_message}, 0
@@ -75,18 +77,18 @@ COMPARE = f"""
     HAVING count(*) = 1
     ORDER BY user_id, partner_id
 """
-UNUSED_PLACE = 2**62  # and all above it
+UNUSED_PLACE = 2**62  # no mailbox has a place beyond it
 MOVE_AWAY = f"""
-    UPDATE {MESSAGE} AS m SET {{place}} = %(unused)s + right_place
-    FROM ({ENDS}) ends WHERE ends.id = m.{MESSAGE.id} AND {{user}} = %(first)s AND place <> right_place
+    UPDATE {MESSAGE} AS m SET {{place}} = %(unused)s + expected_place
+    FROM ({ENTRIES}) entries WHERE entries.id = m.{MESSAGE.id} AND {{user}} = %(first)s AND place <> expected_place
 """
 MOVE_BACK = f"UPDATE {MESSAGE} SET {{place}} = {{place}} - %(unused)s WHERE {{user}} = %(first)s AND {{place}} > %(unused)s"
 
 
 def compare(first: int, last: int) -> list[Difference]:
-    """The differences of the users whose ids are in the range.
+    """Return the differences of the users whose ids are in the range.
 
-    One statement sees one snapshot: a message that is being sent is in all of its figures or in none.
+    The one statement sees one snapshot: a message that is being sent counts in all of its figures or in none.
     """
     differences = {}
     for is_stored, user_id, partner_id, *figures in fetch_all(COMPARE, first=first, last=last):
@@ -131,7 +133,7 @@ def repair(user: User) -> list[Difference]:
 
 
 def renumber(user: User) -> None:
-    """Move misplaced messages to their places in the user's mailbox, through unused ones: no two may share a place."""
+    """Move misplaced messages to their places in the user's mailbox through unused places: no two may share one."""
     for statement in (MOVE_AWAY, MOVE_BACK):
         for column, place in ((MESSAGE.sender, MESSAGE.sender_place), (MESSAGE.receiver, MESSAGE.receiver_place)):
             execute(statement.format(user=column, place=place), first=user.pk, last=user.pk, unused=UNUSED_PLACE)

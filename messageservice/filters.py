@@ -32,7 +32,7 @@ def position(instant: str) -> int:
 
 
 class PeriodField(forms.Field):
-    """A part of ALL_TIME, which `period` makes of the text. Django's own fields for times accept other forms as well."""
+    """Converts a text to a part of ALL_TIME with `period`. Django's own fields for times accept more formats."""
 
     message = "Enter a time as 2026-11-23T22:59:28Z or 2026-11-23T22:59:28+03:00."
 
@@ -89,8 +89,8 @@ class UnreadFilter(django_filters.BooleanFilter):
 class ListingFilterBackend(DjangoFilterBackend):
     """Filters a listing: the value of a filter becomes the listing's field that `field_name` names.
 
-    Several filters of one field have ranges as values; the field becomes their intersection. The fields of the filters are
-    called here, because a FilterSet copies them all and makes a form of them, which takes as long as the query.
+    If several filters set one field, their values are ranges, and the field becomes the intersection. The form fields are
+    used directly, because a FilterSet copies all of them into a form, which takes as long as the query.
     """
 
     def filter_queryset(self, request, queryset, view):

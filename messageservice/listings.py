@@ -27,7 +27,7 @@ class MessageRow(NamedTuple):
     read: datetime | None
 
 
-# Rows of a page: a message and the number of all rows; the last message of a conversation, what is unread, and that number.
+# Rows of a page, with the number of all rows: a message; a conversation with its last message and number of unread messages.
 CountedRow = namedtuple("CountedRow", [*MessageRow._fields, "count"])
 LastMessageRow = namedtuple("LastMessageRow", [*MessageRow._fields, "unread", "count"])
 
@@ -41,12 +41,12 @@ class ConversationRow(NamedTuple):
 
     @property
     def id(self) -> int:
-        """The id that a cursor takes."""
+        """The id for a cursor."""
         return self.last_message.id
 
 
 class CursorPage(NamedTuple):
-    """The rows next to an id, newest first; whether more follow in that direction, and in the other one."""
+    """The rows next to an id, newest first, and whether there are more in that direction and in the opposite direction."""
 
     rows: list[MessageRow] | list[ConversationRow]
     has_next: bool
@@ -81,12 +81,12 @@ class MessageListing:
     """The messages that `user` sent, received, or both; the other fields narrow them down."""
 
     user: User
-    user_columns: tuple[str, ...]  # of a message: the listing holds those with the user in one of them
+    user_columns: tuple[str, ...]  # the listing has the messages with the user in one of these columns
     partner: User | None = None
-    created: range | None = None  # when: a part of ALL_TIME
+    created: range | None = None  # a part of ALL_TIME
     is_unread: bool | None = None
 
-    model: ClassVar = Message  # django-filter and the API's description ask for it
+    model: ClassVar = Message  # for django-filter and drf-spectacular
 
     @classmethod
     def sent_by(cls, user: User) -> Self:
@@ -107,7 +107,7 @@ class MessageListing:
         """Return up to `size` rows from the offset `start`, newest first, and how many there are (0 on an empty page)."""
         whole_mailbox = self.user_columns == SENT_OR_RECEIVED and self.partner is None and self.created is None
         ids = self._ids_by_place(size) if whole_mailbox else self._ids(size, start)
-        rows = self._fetch(CountedRow, f"{ROW}, ({self._count()})", ids, start=start)
+        rows = self._fetch(CountedRow, f"{ROW}, ({self._count_query()})", ids, start=start)
         return rows, rows[0].count if rows else 0
 
     def before(self, message_id: int, size: int) -> CursorPage:
@@ -131,7 +131,7 @@ class MessageListing:
         return next(iter(self._fetch(MessageRow, ROW, ids, **parameters)), None)
 
     def _around(self, last_id: int, *, older: int, newer: int) -> tuple[list[MessageRow], list[MessageRow]]:
-        """Return up to so many rows with ids up to `last_id`, and up to so many with ids beyond it, newest first."""
+        """Return up to `older` rows with ids up to `last_id`, and up to `newer` rows with larger ids, each newest first."""
         id_ = self._unindexed_by_period(MESSAGE.id)
         older_ids = self._ids(older, condition=f" AND {id_} <= %(last_id)s")
         newer_ids = self._ids(newer, condition=f" AND {id_} > %(last_id)s", order="ASC")
@@ -140,7 +140,7 @@ class MessageListing:
         return [row for row in rows if row.id <= last_id], [row for row in rows if row.id > last_id]
 
     def _fetch(self, row_type: type, columns: str, ids: str, **parameters: int | str) -> list:
-        """These columns of the messages with these ids, newest first."""
+        """Return these columns of the messages that the query `ids` selects, newest first."""
         parameters["user"] = self.user.pk
         if self.partner is not None:
             parameters["partner"] = self.partner.pk
@@ -152,7 +152,7 @@ class MessageListing:
         return list(map(row_type._make, fetch_all(statement, **parameters)))
 
     def _ids(self, size: int, start: int = 0, condition: str = "", order: str = "DESC") -> str:
-        """The query for up to `size` ids from the offset `start`."""
+        """Return the query for up to `size` ids from the offset `start`."""
         by_id = f"ORDER BY {self._unindexed_by_period(MESSAGE.id)} {order}"
         queries = [f"{self._ids_query(column)}{condition} {by_id}" for column in self.user_columns]
         if len(queries) == 1:
@@ -161,14 +161,14 @@ class MessageListing:
         return f"SELECT * FROM ({union}) ids ORDER BY {MESSAGE.id} {order} LIMIT {size} OFFSET {start}"
 
     def _ids_by_place(self, size: int) -> str:
-        """The query for the ids on a page of the whole mailbox: a range of places, each of which is one message."""
-        total = f"({self._count()})"
+        """Return the query for the ids on a page of the whole mailbox: a range of places, each with one message."""
+        total = f"({self._count_query()})"
         places = f"BETWEEN {total} - %(start)s - {size - 1} AND {total} - %(start)s"
         queries = (f"{self._ids_query(column)} AND {PLACE_COLUMN[column]} {places}" for column in self.user_columns)
         return f"{' UNION '.join(queries)} LIMIT {size}"
 
     def _ids_query(self, user_column: str) -> str:
-        """The query for the ids of the listed messages that have the user in this column."""
+        """Return the query for the ids of the messages of the listing that have the user in this column."""
         conditions = [f"{user_column} = %(user)s"]
         if self.created is not None:
             conditions.append(IN_PERIOD)
@@ -179,14 +179,15 @@ class MessageListing:
         return f"SELECT {MESSAGE.id} FROM {MESSAGE} WHERE {' AND '.join(conditions)}"
 
     def _unindexed_by_period(self, column: str) -> str:
-        """The column; with a unary plus if the listing is filtered by time.
+        """Return the column, with a unary plus if the listing is filtered by time.
 
         Time filters must use the index on (user, created). The plus keeps the planner from choosing an index on another
         column, which would scan everything newer, or all messages of the partner.
         """
         return column if self.created is None else f"+{column}"
 
-    def _count(self) -> str:
+    def _count_query(self) -> str:
+        """Return the query for the number of all rows."""
         if self.created is not None:
             return f"SELECT count(*) FROM ({' UNION '.join(map(self._ids_query, self.user_columns))}) listed"
         counters = MAILBOX if self.partner is None else CONVERSATION
@@ -203,12 +204,12 @@ class MessageListing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConversationListing:
-    """The conversations of `user`, latest message first; with `is_unread`, those that have unread messages, or have none."""
+    """The conversations of `user`, latest message first; `is_unread` selects those with, or without, unread messages."""
 
     user: User
     is_unread: bool | None = None
 
-    model: ClassVar = Conversation  # django-filter and the API's description ask for it
+    model: ClassVar = Conversation  # for django-filter and drf-spectacular
 
     def page(self, start: int, size: int) -> tuple[list[ConversationRow], int]:
         """Return up to `size` rows from the offset `start`, and how many there are (0 on an empty page)."""

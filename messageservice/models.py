@@ -11,7 +11,7 @@ from config.database.sql import Table
 
 
 class Mailbox(models.Model):
-    """A user's number of messages and conversations, and of messages sent in the current window of LIMIT_SEND.
+    """The counters of a user's messages and conversations, and of messages sent in the current window of LIMIT_SEND.
 
     A send locks the row first (`sending.lock_or_create`), so that messages enter a mailbox one after the other.
     """
@@ -52,7 +52,7 @@ class MessageQuerySet(models.QuerySet):
         return self.filter(Q(sender=user) | Q(receiver=user))
 
     def newest_first(self) -> Self:
-        """By id: in each mailbox, ids rise in the order in which messages became visible. A clock can go backwards."""
+        """Order by id: in each mailbox, messages become visible in the order of their ids. A clock can go backwards."""
         return self.order_by("-pk")
 
 
@@ -60,7 +60,7 @@ class Message(models.Model):
     """A message and its place in the mailbox of its sender and of its receiver.
 
     The places of a mailbox count from 1 without a gap, so that a page at any depth is a range of places. Never delete a
-    message: a gap would make deep pages 80 times slower.
+    message: with a gap, a page would not be a range of places any more.
     """
 
     sender = models.ForeignKey(User, on_delete=models.PROTECT, related_name="+", db_index=False)

@@ -1,7 +1,7 @@
 from rest_framework import serializers
 
 from accounts.serializers import UsernameField
-from config.api.fields import TextField, WholeNumberField, shown_time
+from config.api.fields import TextField, WholeNumberField, format_time
 from config.api.schema import examples
 from config.database.sql import LARGEST_ID
 
@@ -40,14 +40,14 @@ class MessageSerializer(serializers.Serializer):
     )
 
     def to_representation(self, row):
-        """The same as the fields, which would take a quarter of the time of a whole page."""
+        """Return the same as the fields would, in much less time."""
         return {
             "id": row.id,
             "sender": row.sender,
             "receiver": row.receiver,
             "content": row.content,
-            "created": shown_time(row.created),
-            "read": None if row.read is None else shown_time(row.read),
+            "created": format_time(row.created),
+            "read": None if row.read is None else format_time(row.read),
         }
 
 

@@ -29,7 +29,7 @@ class MessageTests(AdminTestCase):
         self.assertNotIn(80 * "x", html)
         self.assertNotIn("?o=", html)
 
-    def test_shows_one_whole(self):
+    def test_shows_the_whole_message(self):
         message = self.send(self.alice, self.bob, 100 * "x")
 
         html = self.page(f"{LIST}{message.pk}/change/")
@@ -37,7 +37,7 @@ class MessageTests(AdminTestCase):
         for shown in (f'<div class="readonly">{message.pk}</div>', 100 * "x", "alice", "bob"):
             self.assertIn(shown, html)
 
-    def test_times_say_utc(self):
+    def test_shows_times_in_utc(self):
         message = self.send(self.alice, self.bob)
         Message.objects.update(read=message.created)
 
@@ -45,7 +45,7 @@ class MessageTests(AdminTestCase):
             with self.subTest(path):
                 self.assertEqual(self.page(path).count(f"{message.created:%Y-%m-%d %H:%M:%S} UTC"), 2)
 
-    def test_can_only_be_looked_at(self):
+    def test_cannot_add_change_or_delete_a_message(self):
         message = self.send(self.alice, self.bob, "before")
 
         self.assertEqual(self.admin.get(f"{LIST}add/").status_code, 403)
@@ -55,7 +55,7 @@ class MessageTests(AdminTestCase):
         self.admin.post(LIST, {"action": "delete_selected", "_selected_action": [message.pk], "post": "yes"})
         self.assertEqual(Message.objects.get().content, "before")
 
-    def test_finds_what_a_user_sent_or_received(self):
+    def test_searches_by_user(self):
         sent = self.send(self.alice, self.bob)
         received = self.send(self.carol, self.alice)
         self.send(self.bob, self.carol)
@@ -63,14 +63,14 @@ class MessageTests(AdminTestCase):
 
         self.assertEqual(self.listed(f"{LIST}?q=alice"), [to_herself, received, sent])
 
-    def test_finds_the_conversation_of_two(self):
+    def test_searches_by_two_users(self):
         sent = self.send(self.alice, self.bob)
         self.send(self.carol, self.alice)
         received = self.send(self.bob, self.alice)
 
         self.assertEqual(self.listed(f"{LIST}?q=Bob+aLICE+BOB"), [received, sent])
 
-    def test_finds_by_sender_or_receiver(self):
+    def test_searches_by_sender_or_receiver(self):
         sent = self.send(self.alice, self.bob)
         received = self.send(self.carol, self.alice)
         to_herself = self.send(self.alice, self.alice)
@@ -78,14 +78,14 @@ class MessageTests(AdminTestCase):
         self.assertEqual(self.listed(f"{LIST}?q=from:Alice"), [to_herself, sent])
         self.assertEqual(self.listed(f"{LIST}?q=to:Alice"), [to_herself, received])
 
-    def test_finds_by_id(self):
+    def test_searches_by_id(self):
         first = self.send(self.alice, self.bob)
         self.send(self.alice, self.bob)
 
         self.assertEqual(self.listed(f"{LIST}?q={first.pk}"), [first])
         self.assertEqual(self.listed(f"{LIST}?q=+00{first.pk}+"), [first])
 
-    def test_finds_a_user_whose_name_is_a_number_besides_the_message_with_that_id(self):
+    def test_searches_a_number_as_id_and_as_username(self):
         other = self.send(self.alice, self.bob)
         number = make_user(str(other.pk))
         to_number = [self.send(self.alice, number) for _ in range(50)][::-1]
@@ -95,7 +95,7 @@ class MessageTests(AdminTestCase):
         self.assertIn("51 messages", self.page(f"{LIST}?q={other.pk}"))
         self.assertEqual(self.listed(f"{LIST}?q=to:{other.pk}"), to_number)
 
-    def test_shows_a_message_once_whose_id_is_the_name_of_its_receiver(self):
+    def test_shows_a_message_once_if_its_id_is_the_name_of_its_receiver(self):
         number = make_user(str(self.send(self.alice, self.bob).pk + 1))
         message = self.send(self.alice, number)
 
@@ -110,7 +110,7 @@ class MessageTests(AdminTestCase):
         self.assertEqual(self.listed(links["Messages sent"]), [sent])
         self.assertEqual(self.listed(links["Messages received"]), [received])
 
-    def test_finds_whole_names_and_ids_alone(self):
+    def test_searches_only_whole_names_and_ids(self):
         self.send(self.alice, self.bob)
 
         for names in (
@@ -138,7 +138,7 @@ class MessageTests(AdminTestCase):
                 self.assertEqual([message for page in pages for message in page], newest_first)
         self.assertEqual(self.listed(f"{LIST}?q=alice+bob&p=2"), newest_first[1::2][50:])
 
-    def test_costs_the_same_for_more(self):
+    def test_number_of_queries_does_not_grow_with_rows(self):
         number = self.send(self.alice, self.bob).pk
         for query in ("", "?q=alice", "?q=alice+bob", "?q=from:alice", "?q=to:bob", f"?q={number}"):
             self.send(self.alice, self.bob)
@@ -154,7 +154,7 @@ class MessageTests(AdminTestCase):
                 rows = [query for query in with_more if 'FROM "messageservice_message"' in query]
                 self.assertFalse([query for query in rows if "JOIN" in query])
 
-    def test_no_url_asks_for_what_no_index_serves(self):
+    def test_no_url_runs_a_query_without_an_index(self):
         for lookup in ("content__contains=x", "created__year=2026", "sender__username__startswith=a"):
             with self.subTest(lookup):
                 self.assertEqual(self.admin.get(f"{LIST}?{lookup}").status_code, 400)
@@ -165,7 +165,7 @@ class DeleteUserTests(AdminTestCase):
         super().setUp()
         send_message(sender=self.alice, receiver=self.bob, content="hi")
 
-    def test_refuses_sender_and_receiver_of_a_message(self):
+    def test_rejects_deleting_the_sender_or_receiver_of_a_message(self):
         for user in (self.alice, self.bob):
             with self.subTest(user):
                 path = f"/admin/auth/user/{user.pk}/delete/"
@@ -174,7 +174,7 @@ class DeleteUserTests(AdminTestCase):
                 self.assertEqual(self.admin.post(path, {"post": "yes"}).status_code, 200)
                 self.assertTrue(User.objects.filter(pk=user.pk).exists())
 
-    def test_refuses_several_where_one_of_them_has_a_message(self):
+    def test_rejects_deleting_several_users_if_one_has_a_message(self):
         selected = {"action": "delete_selected", "_selected_action": [self.bob.pk, self.carol.pk], "post": "yes"}
 
         response = self.admin.post("/admin/auth/user/", selected)

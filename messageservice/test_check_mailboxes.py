@@ -24,7 +24,7 @@ from messageservice.actions import send_message
 from messageservice.management.commands import check_mailboxes
 from messageservice.models import Conversation, Mailbox, Message
 from messageservice.sending import lock_or_create
-from messageservice.testing import MessageAssertions, make_message, wait_until_blocked
+from messageservice.testing import MessageAssertions, make_message, wait_until_lock_is_awaited
 
 CONTENT = "nobody else's business"
 FURTHEST_PLACE = 2**63 - 1  # that a database can store
@@ -54,7 +54,7 @@ def check(**options: bool) -> Outcome:
 
 
 class DamageTests(MessageAssertions, ApiTestCase):
-    """Six messages: between alice and bob, carol and herself; one of them replayed, one read, and a seventh refused."""
+    """Six messages between alice and bob, and of carol to herself; one was replayed, one read, and a seventh rejected."""
 
     def setUp(self):
         super().setUp()
@@ -113,7 +113,7 @@ class DamageTests(MessageAssertions, ApiTestCase):
             finally:
                 transaction.set_rollback(True)
 
-    def test_all_agree_where_nothing_is_damaged(self):
+    def test_finds_no_difference_if_nothing_is_damaged(self):
         for options in ({}, {"repair": True}):
             outcome = check(**options)
 
@@ -121,7 +121,7 @@ class DamageTests(MessageAssertions, ApiTestCase):
             self.assertIn("3 users", outcome.text)
         self.assert_service_goes_on()
 
-    def test_all_agree_where_there_are_no_messages(self):
+    def test_finds_no_difference_without_messages(self):
         make_user("dave")
         Mailbox.objects.create(user=make_user("erin"))
 
@@ -163,7 +163,7 @@ class DamageTests(MessageAssertions, ApiTestCase):
                 )
 
     def conversation(self, where: str, *figures: tuple[int, int]) -> list[str]:
-        """The expected differences of a conversation; `figures` are the stored and the expected value of each field."""
+        """Return the expected differences of a conversation; `figures` are the stored and expected values."""
         fields = ("sent", "received", "unread", "last_message_id")
         return [
             f"{where}: {field} {stored} {expected}"
@@ -200,7 +200,7 @@ class DamageTests(MessageAssertions, ApiTestCase):
             *self.conversation("carol, conversation with alice", (0, 1), (0, 0), (0, 0), (0, self.ids[4])),
         )
 
-    def test_rows_that_are_superfluous(self):
+    def test_rows_without_messages(self):
         dave, first = make_user("dave"), self.ids[0]
         self.assert_damage(
             "conversation",
@@ -259,7 +259,7 @@ class DamageTests(MessageAssertions, ApiTestCase):
         ):
             self.assert_damage(name, damage, f"alice: misplaced {misplaced} 0")
 
-    def test_messages_are_the_truth(self):
+    def test_repairs_the_counters_not_the_messages(self):
         self.assert_damage(
             "one is gone",
             lambda: Message.objects.filter(pk=self.ids[1]).delete(),
@@ -280,7 +280,7 @@ class DamageTests(MessageAssertions, ApiTestCase):
             "alice, conversation with alice: unread 0 1",
         )
 
-    def test_repairs_everything_of_everybody_at_once(self):
+    def test_repairs_all_figures_of_all_users(self):
         Mailbox.objects.update(total=0, sent=9)
         Conversation.objects.filter(owner=self.alice).delete()
         for number, place in ((1, 11), (2, 1), (4, 2)):
@@ -301,7 +301,7 @@ class DamageTests(MessageAssertions, ApiTestCase):
         after = [list(model.objects.order_by("pk").values()) for model in (Message, Mailbox, Conversation)]
         self.assertEqual(after, before)
 
-    def test_a_repair_leaves_the_window_of_the_send_limit_alone(self):
+    def test_a_repair_keeps_the_window_of_the_send_limit(self):
         Mailbox.objects.update(sent=9)
         before = list(Mailbox.objects.order_by("pk").values("window_sent", "window_ends"))
 
@@ -309,7 +309,7 @@ class DamageTests(MessageAssertions, ApiTestCase):
 
         self.assertEqual(list(Mailbox.objects.order_by("pk").values("window_sent", "window_ends")), before)
 
-    def test_goes_through_all_batches(self):
+    def test_checks_all_batches(self):
         dave = make_user("dave")
         make_message(dave, self.carol)
         Mailbox.objects.update(unread=7)
@@ -320,7 +320,7 @@ class DamageTests(MessageAssertions, ApiTestCase):
         self.assertEqual({line.partition(":")[0] for line in found.differences}, {"alice", "bob", "carol", "dave"})
         self.assertIn("4 users", found.text)
 
-    def test_costs_the_same_however_many_messages_there_are(self):
+    def test_number_of_queries_does_not_grow_with_messages(self):
         for more in (0, 30):
             for _ in range(more):
                 make_message(self.alice, self.bob)
@@ -331,7 +331,7 @@ class DamageTests(MessageAssertions, ApiTestCase):
 class ProcessTests(ConcurrentTestCase):
     """The command in a process of its own, as an operator runs it."""
 
-    def test_says_by_its_status_whether_something_differs(self):
+    def test_exits_with_1_if_something_differs(self):
         make_message(self.alice, self.bob, CONTENT)
         Mailbox.objects.filter(user=self.bob).update(received=0)
 
@@ -358,7 +358,7 @@ class UnderLoadTests(MessageAssertions, ConcurrentTestCase):
     MESSAGES_EACH = 15
 
     def life(self, sender: User, receiver: User) -> Callable:
-        """A function that sends and marks as read, in turns, and returns the statuses of the responses."""
+        """Return a function that sends and marks as read, in turns, and returns the statuses of the responses."""
         client = self.as_user(sender)
 
         def live() -> set[int]:
@@ -403,11 +403,11 @@ class UnderLoadTests(MessageAssertions, ConcurrentTestCase):
         self.assertEqual(Message.objects.count(), 9 * self.MESSAGES_EACH)
         self.assert_counters_agree()
 
-    def test_a_repair_disturbs_no_request(self):
+    def test_a_repair_makes_no_request_fail(self):
         first = [make_message(*ends).pk for ends in ((self.alice, self.bob), (self.alice, self.bob), (self.bob, self.alice))]
 
         def damage_and_repair() -> Outcome:
-            """What sends and reads can live with: places of what they are past, and figures that are too high."""
+            """Damage that makes no send or read fail: wrong places of old messages, and figures that are too high."""
             with transaction.atomic():
                 lock_or_create(self.alice, self.alice)
                 Mailbox.objects.filter(user=self.alice).update(sent=F("sent") + 5, unread=F("unread") + 5)
@@ -461,7 +461,7 @@ class UnderLoadTests(MessageAssertions, ConcurrentTestCase):
         self.assert_counters_agree()
 
     @skipUnless(connection.vendor == "postgresql", "SQLite has one lock for the whole database")
-    def test_a_repair_gives_way_to_a_request_that_holds_its_messages(self):
+    def test_a_repair_gives_up_if_a_request_has_locked_its_messages(self):
         """bob marks two messages as read, the later one first, and waits for the other while the repair holds it."""
         first, second = make_message(self.alice, self.bob), make_message(self.alice, self.bob)
         for message, place in ((first, 3), (second, 4)):
@@ -473,7 +473,7 @@ class UnderLoadTests(MessageAssertions, ConcurrentTestCase):
                 lock_or_create(self.bob, self.bob)
                 Message.objects.filter(pk=second.pk).update(read=F("created"))
                 holds_second.set()
-                wait_until_blocked()
+                wait_until_lock_is_awaited()
                 Message.objects.filter(pk=first.pk).update(read=F("created"))
                 Mailbox.objects.filter(user=self.bob).update(unread=0)
                 Conversation.objects.filter(owner=self.bob).update(unread=0)

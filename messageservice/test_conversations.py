@@ -18,10 +18,10 @@ from messageservice.testing import (
     LISTS,
     NO_SUCH_PAGE,
     MessageAssertions,
-    as_shown,
-    as_shown_time,
+    as_json,
     make_message,
-    wait_until_blocked,
+    time_json,
+    wait_until_lock_is_awaited,
 )
 
 NOT_FOUND = {"detail": "Not found."}
@@ -31,14 +31,14 @@ READ = ("Read Conversation", "alice", "bob")
 
 class ReadAssertions(MessageAssertions):
     def mark(self, up_to, partner: str = "bob", client: APIClient | None = None):
-        """alice's request to mark the partner's messages as read."""
+        """Send alice's request to mark the partner's messages as read."""
         return (client or self.as_user(self.alice)).post(f"/api/conversation/{partner}/read", {"up_to": up_to})
 
     def reads(self) -> list[tuple[str, str, str]]:
         return [event for event in self.events() if event[0] == "Read Conversation"]
 
     def read_of(self, *messages: Message) -> list[bool]:
-        """Whether each of the messages was read."""
+        """Return whether each of the messages was read."""
         return [Message.objects.get(pk=message.pk).read is not None for message in messages]
 
 
@@ -49,14 +49,14 @@ class MessageTests(MessageAssertions, ApiTestCase):
         for user in (self.alice, self.bob):
             response = self.as_user(user).get(f"/api/message/{message.pk}")
 
-            self.assertEqual((response.status_code, response.json()), (200, as_shown(message)))
+            self.assertEqual((response.status_code, response.json()), (200, as_json(message)))
 
     def test_shows_a_message_to_self(self):
         message = make_message(self.alice, self.alice)
 
         response = self.as_user(self.alice).get(f"/api/message/{message.pk}")
 
-        self.assertEqual((response.status_code, response.json()), (200, as_shown(message)))
+        self.assertEqual((response.status_code, response.json()), (200, as_json(message)))
 
     def test_shows_it_despite_blocks(self):
         message = make_message(self.alice, self.bob)
@@ -64,7 +64,7 @@ class MessageTests(MessageAssertions, ApiTestCase):
         Block.objects.create(blocker=self.alice, blocked=self.bob)
 
         for user in (self.alice, self.bob):
-            self.assertEqual(self.as_user(user).get(f"/api/message/{message.pk}").json(), as_shown(message))
+            self.assertEqual(self.as_user(user).get(f"/api/message/{message.pk}").json(), as_json(message))
 
     def test_responds_404_to_other_users(self):
         message = make_message(self.alice, self.bob)
@@ -95,20 +95,20 @@ class MessageTests(MessageAssertions, ApiTestCase):
 
                 self.assertEqual((response.status_code, response.json()), (404, NOT_FOUND))
 
-    def test_needs_a_token(self):
+    def test_requires_a_token(self):
         message = make_message(self.alice, self.bob)
 
         self.assertEqual(APIClient().get(f"/api/message/{message.pk}").status_code, 401)
 
-    def test_refuses_url_parameters(self):
+    def test_rejects_url_parameters(self):
         message = make_message(self.alice, self.bob)
         for query in ("foo=1", "page=1", "before=1", "user=bob", "unread=true"):
             with self.subTest(query=query):
                 response = self.as_user(self.alice).get(f"/api/message/{message.pk}?{query}")
 
-                self.assert_names(response, query.partition("=")[0])
+                self.assert_invalid(response, query.partition("=")[0])
 
-    def test_allows_no_other_method(self):
+    def test_rejects_other_methods(self):
         message = make_message(self.alice, self.bob)
         for method in ("post", "put", "patch", "delete"):
             with self.subTest(method=method):
@@ -124,17 +124,17 @@ class PartnerListTests(MessageAssertions, ApiTestCase):
     def get(self, query: str, user=None):
         return self.as_user(user or self.alice).get(f"/api/message?{query}")
 
-    def test_shows_both_directions_and_nobody_else(self):
+    def test_shows_both_directions_and_no_other_user(self):
         sent, received = make_message(self.alice, self.bob), make_message(self.bob, self.alice)
         for ends in ((self.alice, self.carol), (self.carol, self.bob), (self.bob, self.carol), (self.bob, self.bob)):
             make_message(*ends)
         to_self = make_message(self.alice, self.alice)
 
         self.assertEqual(
-            self.get("user=bob").json(), {**EMPTY_PAGE, "count": 2, "results": [as_shown(received), as_shown(sent)]}
+            self.get("user=bob").json(), {**EMPTY_PAGE, "count": 2, "results": [as_json(received), as_json(sent)]}
         )
         self.assertEqual(self.get("user=alice", self.bob).json(), self.get("user=bob").json())
-        self.assertEqual(self.get("user=alice").json(), {**EMPTY_PAGE, "count": 1, "results": [as_shown(to_self)]})
+        self.assertEqual(self.get("user=alice").json(), {**EMPTY_PAGE, "count": 1, "results": [as_json(to_self)]})
 
     def test_is_empty_if_they_never_wrote_to_each_other(self):
         make_message(self.alice, self.carol)
@@ -145,12 +145,12 @@ class PartnerListTests(MessageAssertions, ApiTestCase):
 
                 self.assertEqual((response.status_code, response.json()), (200, EMPTY_PAGE))
 
-    def test_refuses_a_user_who_does_not_exist(self):
+    def test_rejects_a_user_who_does_not_exist(self):
         make_message(self.alice, self.bob)
         for name in ("nobody", "", "%20bob", "bob%00", "%00", "%ff", "b" * 9000, str(self.bob.pk)):
             with self.subTest(name=name[:9]):
-                self.assert_names(self.get(f"user={name}"), "user")
-        self.assert_names(self.get("user=bob&user=carol"), "user")
+                self.assert_invalid(self.get(f"user={name}"), "user")
+        self.assert_invalid(self.get("user=bob&user=carol"), "user")
 
     def test_has_pages_that_keep_the_filter(self):
         messages = [make_message(*ends) for ends in ((self.alice, self.bob), (self.bob, self.alice)) * 2]
@@ -164,7 +164,7 @@ class PartnerListTests(MessageAssertions, ApiTestCase):
                 "count": 4,
                 "next": "http://testserver/api/message?page=3&page_size=1&user=bob",
                 "previous": "http://testserver/api/message?page_size=1&user=bob",
-                "results": [as_shown(messages[2])],
+                "results": [as_json(messages[2])],
             },
         )
         self.assertEqual(self.get("user=bob&page_size=1&page=5").status_code, 404)
@@ -174,7 +174,7 @@ class UnreadFilterTests(ReadAssertions, ApiTestCase):
     def get(self, query: str):
         return self.as_user(self.alice).get(f"/api/message/received?{query}")
 
-    def test_keeps_unread_or_read_messages(self):
+    def test_returns_unread_or_read_messages(self):
         day = f"{make_message(self.alice, self.bob).created:%Y-%m-%d}"
         first, second = make_message(self.bob, self.alice), make_message(self.bob, self.alice)
         carols, to_self = make_message(self.carol, self.alice), make_message(self.alice, self.alice)
@@ -210,15 +210,15 @@ class UnreadFilterTests(ReadAssertions, ApiTestCase):
         self.assertEqual(self.get("unread=true&page_size=2&page=3").status_code, 404)
         self.assertEqual(self.get("unread=false&page=2").status_code, 404)
 
-    def test_refuses_a_value_that_is_neither_true_nor_false(self):
+    def test_rejects_a_value_that_is_neither_true_nor_false(self):
         for value in ("True", "FALSE", "1", "0", "", "yes", "null", "%20true", "true%00", "%ff", "true&unread=true"):
             with self.subTest(value=value):
-                self.assert_names(self.get(f"unread={value}"), "unread")
+                self.assert_invalid(self.get(f"unread={value}"), "unread")
 
     def test_belongs_to_received_messages_only(self):
         for path in ("/api/message", "/api/message/sent"):
             with self.subTest(path=path):
-                self.assert_names(self.as_user(self.alice).get(f"{path}?unread=true"), "unread")
+                self.assert_invalid(self.as_user(self.alice).get(f"{path}?unread=true"), "unread")
 
 
 class ConversationListTests(ReadAssertions, ApiTestCase):
@@ -247,17 +247,18 @@ class ConversationListTests(ReadAssertions, ApiTestCase):
                 **EMPTY_PAGE,
                 "count": 3,
                 "results": [
-                    {"user": "bob", "last_message": as_shown(to_bob), "unread": 2},
-                    {"user": "alice", "last_message": as_shown(to_self), "unread": 0},
-                    {"user": "carol", "last_message": as_shown(from_carol), "unread": 1},
+                    {"user": "bob", "last_message": as_json(to_bob), "unread": 2},
+                    {"user": "alice", "last_message": as_json(to_self), "unread": 0},
+                    {"user": "carol", "last_message": as_json(from_carol), "unread": 1},
                 ],
             },
         )
         self.assertEqual(
-            self.get(user=self.bob).json()["results"][0], {"user": "alice", "last_message": as_shown(to_bob), "unread": 1}
+            self.get(user=self.bob).json()["results"][0],
+            {"user": "alice", "last_message": as_json(to_bob), "unread": 1},
         )
 
-    def test_a_message_brings_its_conversation_to_the_top(self):
+    def test_a_new_message_moves_its_conversation_to_the_top(self):
         make_message(self.alice, self.bob)
         make_message(self.carol, self.alice)
         before = self.users()
@@ -273,7 +274,7 @@ class ConversationListTests(ReadAssertions, ApiTestCase):
         for user in (self.alice, self.bob):
             (row,) = self.get(user=user).json()["results"]
 
-            self.assertEqual(row["last_message"], as_shown(Message.objects.get()))
+            self.assertEqual(row["last_message"], as_json(Message.objects.get()))
             self.assertTime(row["last_message"]["read"])
             self.assertEqual(row["unread"], 0)
 
@@ -319,7 +320,7 @@ class ConversationListTests(ReadAssertions, ApiTestCase):
                 response = self.get(f"page={number}")
 
                 self.assertEqual((response.status_code, response.json()), (404, NO_SUCH_PAGE))
-        self.assert_names(self.get("page_size=101"), "page_size")
+        self.assert_invalid(self.get("page_size=101"), "page_size")
 
     def test_before_shows_the_conversations_with_older_last_messages(self):
         make_message(make_user("dave"), self.alice)
@@ -333,7 +334,7 @@ class ConversationListTests(ReadAssertions, ApiTestCase):
             {
                 "next": f"http://testserver/api/conversation?before={second.pk}&page_size=1",
                 "previous": None,
-                "results": [{"user": "carol", "last_message": as_shown(second), "unread": 1}],
+                "results": [{"user": "carol", "last_message": as_json(second), "unread": 1}],
             },
         )
         self.assertEqual(self.walk(f"before={third.pk}"), [["carol", "bob", "dave"]])
@@ -341,7 +342,7 @@ class ConversationListTests(ReadAssertions, ApiTestCase):
         self.assertEqual(self.walk(f"before={first.pk + 1}&page_size=2"), [["bob", "dave"]])
 
     def walk(self, query: str) -> list[list[str]]:
-        """The users on each page, from the first to the last that `next` leads to."""
+        """Return the users on each page, from the first to the last that `next` leads to."""
         url, pages = f"{self.path}?{query}", []
         while url:
             page = self.as_user(self.alice).get(url).json()
@@ -365,7 +366,7 @@ class ConversationListTests(ReadAssertions, ApiTestCase):
 
         self.assertEqual([len(page) for page in self.walk(f"before={10**18}")], [20, 1])
 
-    def test_a_walk_misses_no_conversation_that_stays_where_it_is(self):
+    def test_following_next_visits_every_conversation_that_does_not_move(self):
         for number in range(9):
             make_message(make_user(f"user{number}"), self.alice)
         seen, url = [], f"{self.path}?before={10**18}&page_size=2"
@@ -380,7 +381,7 @@ class ConversationListTests(ReadAssertions, ApiTestCase):
 
         self.assertEqual(seen, [f"user{number}" for number in range(8, 0, -1)])
 
-    def test_before_takes_any_whole_number(self):
+    def test_before_accepts_any_whole_number(self):
         largest = 2**63 - 1
         make_message(self.bob, self.alice)
         Conversation.objects.create(
@@ -402,7 +403,7 @@ class ConversationListTests(ReadAssertions, ApiTestCase):
             with self.subTest(start=start[:30]):
                 self.assertEqual(self.walk(f"before={start}&page_size=1"), pages)
 
-    def test_refuses_a_before_that_is_wrong_doubled_or_combined_with_a_page(self):
+    def test_rejects_a_before_that_is_invalid_repeated_or_combined_with_a_page(self):
         make_message(self.bob, self.alice)
         for value in [
             "-1",
@@ -424,13 +425,13 @@ class ConversationListTests(ReadAssertions, ApiTestCase):
             "null",
         ]:
             with self.subTest(value=value):
-                self.assert_names(self.get(f"before={value}"), "before")
-        self.assert_names(self.get("before="), "before")
-        self.assert_names(self.get("before=1&before=1"), "before")
-        self.assert_names(self.get("before=1&page=1"), "before", "page")
-        self.assert_names(self.get("before=1&page_size=101"), "page_size")
-        self.assert_names(self.get("before=1&unread=x"), "unread")
-        self.assert_names(self.get("before=1&after=1"), "after")
+                self.assert_invalid(self.get(f"before={value}"), "before")
+        self.assert_invalid(self.get("before="), "before")
+        self.assert_invalid(self.get("before=1&before=1"), "before")
+        self.assert_invalid(self.get("before=1&page=1"), "before", "page")
+        self.assert_invalid(self.get("before=1&page_size=101"), "page_size")
+        self.assert_invalid(self.get("before=1&unread=x"), "unread")
+        self.assert_invalid(self.get("before=1&after=1"), "after")
 
     def test_before_and_the_missing_count_are_described(self):
         description = self.client.get("/api/schema").json()
@@ -442,16 +443,16 @@ class ConversationListTests(ReadAssertions, ApiTestCase):
         self.assertEqual(page["required"], ["next", "previous", "results"])
         self.assertIn("count", page["properties"])
 
-    def test_refuses_parameters_that_are_unknown_empty_doubled_or_wrong(self):
+    def test_rejects_parameters_that_are_unknown_empty_repeated_or_wrong(self):
         for query in ("after=0", "user=bob", "date=2020-01-05", "foo=1", "unread=", "unread=1", "unread=True"):
             with self.subTest(query=query):
-                self.assert_names(self.get(query), query.partition("=")[0])
-        self.assert_names(self.get("unread=true&unread=true"), "unread")
+                self.assert_invalid(self.get(query), query.partition("=")[0])
+        self.assert_invalid(self.get("unread=true&unread=true"), "unread")
 
-    def test_needs_a_token(self):
+    def test_requires_a_token(self):
         self.assertEqual(APIClient().get(self.path).status_code, 401)
 
-    def test_allows_no_other_method(self):
+    def test_rejects_other_methods(self):
         for method in ("post", "put", "delete"):
             self.assertEqual(getattr(self.as_user(self.alice), method)(self.path).status_code, 405)
 
@@ -461,8 +462,8 @@ class ReadTests(ReadAssertions, ApiTestCase):
         super().setUp()
         self.client = self.as_user(self.alice)
 
-    def assert_refused(self, response) -> None:
-        self.assert_names(response, "up_to")
+    def assert_rejected(self, response) -> None:
+        self.assert_invalid(response, "up_to")
         self.assertFalse(Message.objects.filter(read__isnull=False).exists())
         self.assertEqual(self.reads(), [])
 
@@ -492,17 +493,17 @@ class ReadTests(ReadAssertions, ApiTestCase):
 
         self.mark(message.pk)
 
-        read = as_shown_time(Message.objects.get().read)
-        self.assertEqual(unread, [as_shown(message)] * 2)
+        read = time_json(Message.objects.get().read)
+        self.assertEqual(unread, [as_json(message)] * 2)
         self.assertIsNone(unread[0]["read"])
         self.assertTime(read)
         for user, path in ((self.alice, "received"), (self.bob, "sent")):
             client = self.as_user(user)
-            self.assertEqual(client.get(f"/api/message/{message.pk}").json(), {**as_shown(message), "read": read})
+            self.assertEqual(client.get(f"/api/message/{message.pk}").json(), {**as_json(message), "read": read})
             for page in (client.get("/api/message").json(), client.get(f"/api/message/{path}").json()):
-                self.assertEqual(page["results"], [{**as_shown(message), "read": read}])
+                self.assertEqual(page["results"], [{**as_json(message), "read": read}])
 
-    def test_takes_a_message_that_the_reader_sent(self):
+    def test_accepts_a_message_that_the_reader_sent(self):
         first, own, last = (
             make_message(self.bob, self.alice),
             make_message(self.alice, self.bob),
@@ -557,7 +558,7 @@ class ReadTests(ReadAssertions, ApiTestCase):
 
         self.assertEqual(response["read"], response["created"])
         self.assertEqual((marked.status_code, marked.json()), (200, {"user": "alice", "unread": 0}))
-        self.assertEqual(as_shown(Message.objects.get()), response)
+        self.assertEqual(as_json(Message.objects.get()), response)
         self.assertEqual(self.reads(), [])
         self.assert_counters_agree()
 
@@ -591,21 +592,21 @@ class ReadTests(ReadAssertions, ApiTestCase):
 
         self.assertEqual((response.status_code, response.json()), (200, {"user": "bob", "unread": 0}))
 
-    def test_refuses_an_invalid_id(self):
+    def test_rejects_an_invalid_id(self):
         pk = make_message(self.bob, self.alice).pk
         texts = ("", " ", "x", "1.5", f" {pk}", f"+{pk}", f"{pk}.0", f"{pk}_0", f"{pk}\0", "9" * 30, "9" * 5000, "１")  # noqa: RUF001
         for up_to in (None, True, False, 0, -1, 1.5, float(pk), 1e300, 10**30, 2**63, [], [pk], {}, {"id": pk}, *texts):
             with self.subTest(up_to=str(up_to)[:30]):
-                self.assert_refused(self.mark(up_to))
+                self.assert_rejected(self.mark(up_to))
 
-    def test_refuses_a_body_without_it(self):
+    def test_rejects_a_body_without_up_to(self):
         make_message(self.bob, self.alice)
 
-        self.assert_refused(self.client.post("/api/conversation/bob/read"))
-        self.assert_refused(self.client.post("/api/conversation/bob/read", {"upto": 1}))
-        self.assert_names(self.client.post("/api/conversation/bob/read", [1]), "non_field_errors")
+        self.assert_rejected(self.client.post("/api/conversation/bob/read"))
+        self.assert_rejected(self.client.post("/api/conversation/bob/read", {"upto": 1}))
+        self.assert_invalid(self.client.post("/api/conversation/bob/read", [1]), "non_field_errors")
 
-    def test_refuses_a_message_of_another_conversation(self):
+    def test_rejects_a_message_of_another_conversation(self):
         make_message(self.bob, self.alice)
         others = [
             make_message(*ends)
@@ -633,16 +634,16 @@ class ReadTests(ReadAssertions, ApiTestCase):
         self.assertEqual(self.read_of(message), [False])
         self.assertEqual(self.reads(), [])
 
-    def test_needs_a_token(self):
+    def test_requires_a_token(self):
         message = make_message(self.bob, self.alice)
 
         self.assertEqual(self.mark(message.pk, client=APIClient()).status_code, 401)
         self.assertEqual(self.read_of(message), [False])
 
-    def test_refuses_url_parameters_and_other_methods(self):
+    def test_rejects_url_parameters_and_other_methods(self):
         message = make_message(self.bob, self.alice)
 
-        self.assert_names(self.client.post("/api/conversation/bob/read?up_to=1", {"up_to": message.pk}), "up_to")
+        self.assert_invalid(self.client.post("/api/conversation/bob/read?up_to=1", {"up_to": message.pk}), "up_to")
         for method in ("get", "put", "patch", "delete"):
             self.assertEqual(getattr(self.client, method)("/api/conversation/bob/read").status_code, 405)
         self.assertEqual(self.read_of(message), [False])
@@ -677,7 +678,7 @@ class NoGetChangesAnythingTests(ReadAssertions, ApiTestCase):
         self.assertIsNone(Message.objects.get(pk=message.pk).read)
 
 
-class ReadAtOnceTests(ReadAssertions, ConcurrentTestCase):
+class ParallelReadTests(ReadAssertions, ConcurrentTestCase):
     ROUNDS = 5
 
     def test_reads_and_sends_in_both_directions(self):
@@ -703,7 +704,7 @@ class ReadAtOnceTests(ReadAssertions, ConcurrentTestCase):
         self.assertEqual(statuses, expected * 2)
         self.assert_counters_agree()
 
-    def test_one_of_many_requests_marks_the_messages(self):
+    def test_only_one_of_many_requests_marks_the_messages(self):
         message = make_message(self.bob, self.alice)
         clients = [self.as_user(self.alice) for _ in range(8)]
 
@@ -722,7 +723,7 @@ class ReadAtOnceTests(ReadAssertions, ConcurrentTestCase):
             with transaction.atomic():
                 lock_or_create(self.alice, self.alice)
                 holds_mailbox.set()
-                wait_until_blocked()
+                wait_until_lock_is_awaited()
                 return Message.objects.filter(pk=message.pk, read=None).update(content="changed")
 
         def read():

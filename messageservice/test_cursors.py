@@ -13,11 +13,11 @@ from messageservice.testing import (
     EMPTY_PAGE,
     LISTS,
     MessageAssertions,
-    as_shown,
-    as_shown_time,
+    as_json,
+    expected_page,
+    expected_rows,
     make_message,
-    page_from,
-    rows_on,
+    time_json,
 )
 
 DAY = datetime(2020, 1, 5, 12, tzinfo=UTC)
@@ -61,10 +61,10 @@ class CursorAssertions(MessageAssertions):
         return response.json()
 
     def assert_page(self, client, path, rows, *, direction, start, size, filters) -> None:
-        """The page at an id, and the pages that its two links lead to, show the expected part of `rows`."""
+        """Assert that the page at an id, and the pages that its two links lead to, have the expected part of `rows`."""
         page = self.page(client, path, **{direction: start}, page_size=size, **filters)
 
-        results, onward, back = page_from(rows, direction, start, size)
+        results, onward, back = expected_page(rows, direction, start, size)
         self.assertEqual(page.keys(), {"next", "previous", "results"})
         self.assertEqual(page["results"], results)
         opposite = {"before": "after", "after": "before"}[direction]
@@ -85,16 +85,16 @@ class CursorTests(CursorAssertions, ApiTestCase):
         self.client = self.as_user(self.alice)
 
     def fill(self, rounds: int = 2) -> None:
-        """Messages in all directions, on two days, the first of bob's read; `rows` holds them as responses show them."""
+        """Create messages in all directions, on two days, the first of bob's read; `rows` has them as in responses."""
         for position, send in enumerate(SENDS.split() * rounds):
             sender, receiver = (getattr(self, name) for name in send.split(">"))
             make_message(sender, receiver, created=DAY + timedelta(days=position % 2))
         first = Message.objects.sent_by(self.bob).received_by(self.alice).order_by("pk")[0]
         mark_read(conversation=Conversation.objects.get(owner=self.alice, partner=self.bob), up_to=first.pk)
-        self.rows = [as_shown(message) for message in Message.objects.select_related("sender", "receiver").newest_first()]
+        self.rows = [as_json(message) for message in Message.objects.select_related("sender", "receiver").newest_first()]
 
     def walk(self, path: str, **parameters) -> list[list[int]]:
-        """The ids on each page, from the first to the last that `next` leads to."""
+        """Return the ids on each page, from the first to the last that `next` leads to."""
         url, pages = f"{path}?{urlencode(parameters)}", []
         while url:
             page = self.client.get(url).json()
@@ -113,11 +113,11 @@ class CursorTests(CursorAssertions, ApiTestCase):
             {
                 "next": f"http://testserver/api/message?before={second.pk}&page_size=2",
                 "previous": f"http://testserver/api/message?after={third.pk}&page_size=2",
-                "results": [as_shown(third), as_shown(second)],
+                "results": [as_json(third), as_json(second)],
             },
         )
-        self.assertEqual(self.client.get(page["next"]).json()["results"], [as_shown(first)])
-        self.assertEqual(self.client.get(page["previous"]).json()["results"], [as_shown(fourth)])
+        self.assertEqual(self.client.get(page["next"]).json()["results"], [as_json(first)])
+        self.assertEqual(self.client.get(page["previous"]).json()["results"], [as_json(fourth)])
 
     def test_after_shows_the_next_newer_messages_newest_first(self):
         first, second, third, fourth = (make_message(self.bob, self.alice, str(number)) for number in range(4))
@@ -129,11 +129,11 @@ class CursorTests(CursorAssertions, ApiTestCase):
             {
                 "next": f"http://testserver/api/message/received?after={third.pk}&page_size=2",
                 "previous": f"http://testserver/api/message/received?before={second.pk}&page_size=2",
-                "results": [as_shown(third), as_shown(second)],
+                "results": [as_json(third), as_json(second)],
             },
         )
-        self.assertEqual(self.client.get(page["next"]).json()["results"], [as_shown(fourth)])
-        self.assertEqual(self.client.get(page["previous"]).json()["results"], [as_shown(first)])
+        self.assertEqual(self.client.get(page["next"]).json()["results"], [as_json(fourth)])
+        self.assertEqual(self.client.get(page["previous"]).json()["results"], [as_json(first)])
 
     def test_has_twenty_rows_by_default(self):
         messages = [make_message(self.alice, self.alice) for _ in range(21)]
@@ -146,10 +146,10 @@ class CursorTests(CursorAssertions, ApiTestCase):
                 self.assertEqual([row["id"] for row in before["results"]], ids[:20])
                 self.assertEqual([row["id"] for row in after["results"]], ids[1:])
 
-    def test_walks_visit_every_row_once(self):
+    def test_following_links_visits_every_row_once(self):
         self.fill()
         for path, filters in FILTERED_LISTS:
-            ids = [row["id"] for row in rows_on(path, "alice", self.rows, filters)]
+            ids = [row["id"] for row in expected_rows(path, "alice", self.rows, filters)]
             for size in (1, 3, 100):
                 with self.subTest(path=path, filters=filters, size=size):
                     older = [ids[start : start + size] for start in range(0, len(ids), size)]
@@ -164,13 +164,13 @@ class CursorTests(CursorAssertions, ApiTestCase):
         newest, oldest = self.rows[0]["id"], self.rows[-1]["id"]
         starts = (*range(max(0, oldest - 2), newest + 4), 0, LARGEST_ID, LARGEST_ID + 1, 10**18 - 1, 10**18, int("9" * 30))
         for path in LISTS:
-            rows = rows_on(path, "alice", self.rows, {})
+            rows = expected_rows(path, "alice", self.rows, {})
             for start in starts:
                 for direction in ("before", "after"):
                     with self.subTest(path=path, direction=direction, start=start):
                         self.assert_page(self.client, path, rows, direction=direction, start=start, size=2, filters={})
 
-    def test_walks_to_the_largest_id_that_a_database_stores(self):
+    def test_accepts_the_largest_id_that_a_database_stores(self):
         ids = [1, 10**18 - 1, 10**18, 10**18 + 1, LARGEST_ID - 1, LARGEST_ID]
         for place, pk in enumerate(ids, start=1):
             Message.objects.create(
@@ -200,7 +200,7 @@ class CursorTests(CursorAssertions, ApiTestCase):
         self.fill()
         starts = (0, *(row["id"] for row in self.rows[::5]), self.rows[0]["id"] + 1, int("9" * 30))
         for path, filters in FILTERED_LISTS:
-            rows = rows_on(path, "alice", self.rows, filters)
+            rows = expected_rows(path, "alice", self.rows, filters)
             for start in starts:
                 for direction in ("before", "after"):
                     with self.subTest(path=path, filters=filters, direction=direction, start=start):
@@ -210,17 +210,17 @@ class CursorTests(CursorAssertions, ApiTestCase):
         for _ in range(6):
             for ends in ((self.alice, self.alice), (self.alice, self.bob), (self.alice, self.alice), (self.bob, self.alice)):
                 make_message(*ends)
-        self.rows = [as_shown(message) for message in Message.objects.select_related("sender", "receiver").newest_first()]
+        self.rows = [as_json(message) for message in Message.objects.select_related("sender", "receiver").newest_first()]
 
         for path in LISTS:
-            rows = rows_on(path, "alice", self.rows, {})
+            rows = expected_rows(path, "alice", self.rows, {})
             for start in (0, rows[-1]["id"], rows[9]["id"], rows[0]["id"], rows[0]["id"] + 1):
                 for direction in ("before", "after"):
                     with self.subTest(path=path, direction=direction, start=start):
                         self.assert_page(self.client, path, rows, direction=direction, start=start, size=5, filters={})
 
-    def test_keeps_a_day_in_the_middle_of_a_conversation(self):
-        """Only the messages of the day, whether the id is of the day before, the day itself or the day after."""
+    def test_combines_a_day_and_a_partner_with_a_cursor(self):
+        """Pages have only the messages of the day, whether the id is of the day before, the day itself or the day after."""
         for days in (-1, 0, 1):
             for ends in (
                 (self.alice, self.bob),
@@ -229,12 +229,12 @@ class CursorTests(CursorAssertions, ApiTestCase):
                 (self.alice, self.carol),
             ) * 3:
                 make_message(*ends, created=DAY + timedelta(days=days))
-        self.rows = [as_shown(message) for message in Message.objects.select_related("sender", "receiver").newest_first()]
+        self.rows = [as_json(message) for message in Message.objects.select_related("sender", "receiver").newest_first()]
         starts = (0, *(row["id"] for row in self.rows[::4]), self.rows[0]["id"] + 1)
 
         for path, partner in zip(LISTS, ("user", "receiver", "sender"), strict=True):
             for filters in (ON_DAY, {partner: "bob", **ON_DAY}):
-                rows = rows_on(path, "alice", self.rows, filters)
+                rows = expected_rows(path, "alice", self.rows, filters)
                 self.assertEqual(
                     self.page(self.client, path, **filters), {**EMPTY_PAGE, "count": len(rows), "results": rows}
                 )
@@ -250,7 +250,7 @@ class CursorTests(CursorAssertions, ApiTestCase):
 
         page = self.page(self.client, "/api/message", after=f"{0:040}{message.pk - 1}")
 
-        self.assertEqual(page["results"], [as_shown(message)])
+        self.assertEqual(page["results"], [as_json(message)])
 
     def test_is_empty_if_there_are_no_messages(self):
         make_message(self.bob, self.carol)
@@ -259,7 +259,7 @@ class CursorTests(CursorAssertions, ApiTestCase):
                 with self.subTest(path=path, filters=filters, cursor=[*cursor]):
                     self.assertEqual(self.page(self.client, path, **cursor, **filters), EMPTY_CURSOR_PAGE)
 
-    def test_shows_messages_that_arrive_during_a_walk(self):
+    def test_following_links_shows_messages_that_arrive_meanwhile(self):
         seen, url = [], "/api/message/received?after=0&page_size=2"
         messages = [make_message(self.bob, self.alice) for _ in range(5)]
 
@@ -274,16 +274,16 @@ class CursorTests(CursorAssertions, ApiTestCase):
         self.assertEqual(seen, [message.pk for message in messages])
         self.assertEqual(self.client.get(url).json()["results"], [])
 
-    def test_refuses_an_invalid_id(self):
+    def test_rejects_an_invalid_id(self):
         make_message(self.alice, self.bob)
         values = "-1 -0 1.5 1.0 x 1x 0x1 1e3 1_0 %2B1 %201 1%20 1%0A 1%00 %00 %ff %EF%BC%91 %D9%A1 null true"
         for path in LISTS:
             for name in ("before", "after"):
                 for value in values.split():
                     with self.subTest(path=path, name=name, value=value):
-                        self.assert_names(self.client.get(f"{path}?{name}={value}"), name)
+                        self.assert_invalid(self.client.get(f"{path}?{name}={value}"), name)
 
-    def test_refuses_cursors_that_are_empty_doubled_or_misspelt(self):
+    def test_rejects_cursors_that_are_empty_repeated_or_misspelt(self):
         for path in LISTS:
             for query, name in (
                 ("before=", "before"),
@@ -294,16 +294,16 @@ class CursorTests(CursorAssertions, ApiTestCase):
                 ("cursor=1", "cursor"),
             ):
                 with self.subTest(path=path, query=query):
-                    self.assert_names(self.client.get(f"{path}?{query}"), name)
+                    self.assert_invalid(self.client.get(f"{path}?{query}"), name)
 
-    def test_refuses_cursors_combined_with_each_other_or_a_page(self):
+    def test_rejects_cursors_combined_with_each_other_or_a_page(self):
         make_message(self.alice, self.bob)
         for path in LISTS:
             for names in (("before", "after"), ("before", "page"), ("after", "page"), ("before", "after", "page")):
                 with self.subTest(path=path, names=names):
-                    self.assert_names(self.client.get(path, dict.fromkeys(names, 1)), *names)
+                    self.assert_invalid(self.client.get(path, dict.fromkeys(names, 1)), *names)
 
-    def test_refuses_wrong_filters_and_page_sizes_with_a_cursor(self):
+    def test_rejects_wrong_filters_and_page_sizes_with_a_cursor(self):
         for query, name in (
             ("before=9&user=nobody", "user"),
             ("after=0&date=2020-02-30", "date"),
@@ -313,16 +313,16 @@ class CursorTests(CursorAssertions, ApiTestCase):
             ("after=0&page_size=0", "page_size"),
         ):
             with self.subTest(query=query):
-                self.assert_names(self.client.get(f"/api/message?{query}"), name)
+                self.assert_invalid(self.client.get(f"/api/message?{query}"), name)
 
-    def test_needs_a_token(self):
+    def test_requires_a_token(self):
         for path in LISTS:
             with self.subTest(path=path):
                 self.assertEqual(APIClient().get(f"{path}?after=0").status_code, 401)
 
 
 class RandomTests(CursorAssertions, ApiTestCase):
-    """Random sends and read marks; every list, page and cursor must show what a plain list of all messages gives."""
+    """After random sends and read marks, every list, page and cursor must equal a plain model of all messages."""
 
     SEED = 1
     STEPS = 300
@@ -336,7 +336,7 @@ class RandomTests(CursorAssertions, ApiTestCase):
         self.clients = {name: self.as_user(user) for name, user in self.users.items()}
         self.rows: list[dict] = []  # all messages as responses show them, newest first
 
-    def test_every_response_is_what_a_plain_list_gives(self):
+    def test_every_response_equals_a_plain_model(self):
         actions = {self.send: 6, self.read: 2, self.look_at_page: 5, self.look_from_id: 8, self.look_at_conversations: 2}
         for step in range(self.STEPS):
             (action,) = self.random.choices([*actions], [*actions.values()])
@@ -347,7 +347,7 @@ class RandomTests(CursorAssertions, ApiTestCase):
         self.assert_counters_agree()
 
     def a_user(self) -> str:
-        """Mostly alice or bob, so that their lists grow long. frank only writes to himself."""
+        """Choose mostly alice or bob, so that their lists grow long. frank only writes to himself."""
         return self.random.choices(self.NAMES, (8, 8, 4, 2, 1, 1))[0]
 
     def an_id(self) -> int:
@@ -356,11 +356,11 @@ class RandomTests(CursorAssertions, ApiTestCase):
         return self.random.choice((0, newest + 1, 10**30, *[self.random.randint(oldest, newest)] * 9))
 
     def a_time(self) -> str:
-        """Often the time of a message."""
-        return as_shown_time(DAY + timedelta(days=self.random.randint(0, 2), hours=self.random.randint(-12, 12)))
+        """Choose a time, often that of a message."""
+        return time_json(DAY + timedelta(days=self.random.randint(0, 2), hours=self.random.randint(-12, 12)))
 
     def a_list(self) -> tuple[str, str, dict[str, str], list[dict]]:
-        """A random user, one of their lists, filters for it, and its rows."""
+        """Choose a user, one of their lists and filters for it; return them with the expected rows."""
         user, path = self.a_user(), self.random.choice(LISTS)
         day = DAY + timedelta(days=self.random.randint(0, 3))
         possible = {
@@ -369,7 +369,7 @@ class RandomTests(CursorAssertions, ApiTestCase):
             "/api/message/received": {"sender": self.a_user(), "unread": self.random.choice(("true", "false"))},
         }[path] | {"date": f"{day:%Y-%m-%d}", "since": self.a_time(), "until": self.a_time()}
         filters = {name: value for name, value in possible.items() if self.random.random() < 0.3}
-        return user, path, filters, rows_on(path, user, self.rows, filters)
+        return user, path, filters, expected_rows(path, user, self.rows, filters)
 
     def send(self) -> None:
         sender, receiver = self.a_user(), self.a_user()
@@ -377,13 +377,13 @@ class RandomTests(CursorAssertions, ApiTestCase):
             sender = receiver = "frank"
         created = DAY + timedelta(days=self.random.randint(0, 2), hours=self.random.randint(-11, 11))
         message = make_message(self.users[sender], self.users[receiver], str(len(self.rows)), created)
-        self.rows.insert(0, as_shown(message))
+        self.rows.insert(0, as_json(message))
 
     def read(self) -> None:
         reader, partner, up_to = self.a_user(), self.a_user(), self.an_id()
         response = self.clients[reader].post(f"/api/conversation/{partner}/read", {"up_to": up_to})
 
-        conversation = rows_on("/api/message", reader, self.rows, {"user": partner})
+        conversation = expected_rows("/api/message", reader, self.rows, {"user": partner})
         if up_to not in [row["id"] for row in conversation]:
             self.assertEqual(response.status_code, 400 if conversation else 404)
             return
@@ -391,7 +391,7 @@ class RandomTests(CursorAssertions, ApiTestCase):
         unread = [row for row in conversation if row["receiver"] == reader and row["read"] is None]
         marked = [row for row in unread if row["id"] <= up_to]
         for row in marked:
-            row["read"] = as_shown_time(Message.objects.get(pk=marked[0]["id"]).read)
+            row["read"] = time_json(Message.objects.get(pk=marked[0]["id"]).read)
         self.assertEqual(response.json(), {"user": partner, "unread": len(unread) - len(marked)})
 
     def look_at_page(self) -> None:
@@ -429,7 +429,7 @@ class RandomTests(CursorAssertions, ApiTestCase):
         older = self.page(self.clients[user], "/api/conversation", page_size=2, before=start, **filters)
 
         conversations = {}
-        for row in rows_on("/api/message", user, self.rows, {}):
+        for row in expected_rows("/api/message", user, self.rows, {}):
             partner = row["receiver"] if row["sender"] == user else row["sender"]
             conversation = conversations.setdefault(partner, {"user": partner, "last_message": row, "unread": 0})
             conversation["unread"] += row["receiver"] == user and row["read"] is None

@@ -20,7 +20,7 @@ from config.environment import Limit
 from config.testing.cases import PASSWORD, AdminTestCase, ApiTestCase, ConcurrentTestCase, make_user
 from messageservice.actions import erase_account
 from messageservice.models import Message
-from messageservice.testing import EMPTY_PAGE, MessageAssertions, make_message, wait_until_blocked
+from messageservice.testing import EMPTY_PAGE, MessageAssertions, make_message, wait_until_lock_is_awaited
 
 PATH = "/api/auth/user/delete"
 RIGHT = {"current_password": PASSWORD}
@@ -33,7 +33,7 @@ NAME = r"^deleted-[0-9a-f]{12}$"
 
 class DeletedAssertions(MessageAssertions):
     def assert_deleted(self, user: User, username: str) -> str:
-        """Nothing but messages is left of the account, its name is free, and the counters agree. Returns its new name."""
+        """Assert that only messages are left of the account, its name is free and counters agree. Returns its new name."""
         left = User.objects.get(pk=user.pk)
         self.assertRegex(left.username, NAME)
         self.assertFalse(left.is_active or left.is_staff or left.is_superuser or left.has_usable_password())
@@ -79,7 +79,7 @@ class DeleteAccountTests(DeletedAssertions, ApiTestCase):
         self.assertEqual(self.events()[before:], [("Delete Account", "alice", "-")])
         self.assertEqual(list(Block.objects.values_list("blocker", "blocked")), [(self.carol.pk, self.bob.pk)])
 
-    def test_frees_the_name_for_an_account_of_its_own(self):
+    def test_frees_the_name_for_a_new_account(self):
         make_message(self.bob, self.alice)
         self.client.post(PATH, RIGHT)
 
@@ -89,7 +89,7 @@ class DeleteAccountTests(DeletedAssertions, ApiTestCase):
         new = self.as_user(User.objects.get(username="ALICE"))
         self.assertEqual(new.get("/api/message").json(), EMPTY_PAGE)
 
-    def test_refuses_a_wrong_password_and_changes_nothing(self):
+    def test_rejects_a_wrong_password_and_changes_nothing(self):
         for body, error in (
             ({"current_password": "wrong"}, WRONG),
             ({}, {"current_password": ["This field is required."]}),
@@ -104,7 +104,7 @@ class DeleteAccountTests(DeletedAssertions, ApiTestCase):
         self.assertEqual(self.events(), [])
 
     @override_settings(LIMIT_PASSWORD=Limit(2, 60))
-    def test_counts_wrong_passwords_together_with_those_of_a_change(self):
+    def test_counts_wrong_passwords_together_with_changes_of_password(self):
         self.client.post(PATH, {"current_password": "wrong"})
         self.client.post("/api/auth/password", {"current_password": "wrong", "new_password": "another long secret"})
 
@@ -114,7 +114,7 @@ class DeleteAccountTests(DeletedAssertions, ApiTestCase):
         self.assertIn("Retry-After", response)
         self.assertTrue(User.objects.filter(username="alice", is_active=True).exists())
 
-    def test_refuses_a_user_whose_row_is_deleted_meanwhile(self):
+    def test_rejects_a_user_whose_row_is_deleted_during_the_request(self):
         def delete_then_accept(user, password):
             User.objects.filter(pk=user.pk).delete()
             return True
@@ -125,13 +125,13 @@ class DeleteAccountTests(DeletedAssertions, ApiTestCase):
         self.assertEqual((response.status_code, response.json()), (400, WRONG))
         connection.check_constraints()
 
-    def test_refuses_without_a_token_and_other_methods(self):
+    def test_rejects_without_a_token_and_other_methods(self):
         self.assertEqual(self.client.get(PATH).status_code, 405)
         self.assertEqual(self.client.delete(PATH).status_code, 405)
         self.assertEqual(self.client_class().post(PATH, RIGHT).status_code, 401)
 
-    def test_touches_no_more_rows_with_more_messages(self):
-        """However many messages there are: none changes, so the time does not grow with them."""
+    def test_number_of_queries_does_not_grow_with_messages(self):
+        """No message changes, so the time does not grow with their number."""
         for _ in range(20):
             make_message(self.alice, self.bob)
 
@@ -142,7 +142,7 @@ class DeleteAccountTests(DeletedAssertions, ApiTestCase):
 
 
 class DeletedAccountTests(DeletedAssertions, ApiTestCase):
-    """What can still be done with a deleted account, and what cannot."""
+    """What is still possible with a deleted account, and what is not."""
 
     def setUp(self):
         super().setUp()
@@ -162,7 +162,7 @@ class DeletedAccountTests(DeletedAssertions, ApiTestCase):
             self.assertEqual((response.status_code, response.json()), (400, {"blocked": [DELETED]}))
         self.assertEqual((Message.objects.count(), Block.objects.count()), (1, 0))
 
-    def test_can_be_named_to_filter_and_read(self):
+    def test_can_be_used_to_filter_and_mark_as_read(self):
         for path in (f"message?user={self.name}", f"message/sent?receiver={self.name.upper()}"):
             self.assertEqual(
                 [row["id"] for row in self.bobs.get(f"/api/{path}").json()["results"]], [self.first.json()["id"]]
@@ -184,14 +184,14 @@ class DeletedAccountTests(DeletedAssertions, ApiTestCase):
             self.assertEqual(response.status_code, 201)
             self.assertEqual(Block.objects.count(), number + 1)
 
-    def test_a_user_who_had_such_a_name_before_goes_on(self):
+    def test_a_user_who_had_such_a_name_before_it_was_reserved_is_not_deleted(self):
         old = make_user("deleted-0123456789ab")
 
         self.assertEqual(self.send(old.username, key="new").status_code, 201)
         self.assertEqual(self.bobs.post("/api/block", {"blocked": old.username}).status_code, 201)
         self.assertEqual(self.as_user(old).post(PATH, RIGHT).status_code, 204)
 
-    def test_a_retry_under_the_old_name_is_refused_and_never_reaches_its_next_owner(self):
+    def test_a_retry_under_the_old_name_never_reaches_its_next_owner(self):
         self.assertEqual((self.send("alice").status_code, self.send("alice").json()), (422, USED_BEFORE))
         new = make_user("Alice")
         self.assertEqual(self.send("alice").status_code, 422)
@@ -205,12 +205,12 @@ class DeletedAccountTests(DeletedAssertions, ApiTestCase):
             self.assertEqual(response.json(), {**self.first.json(), "receiver": self.name})
             self.assertEqual(self.send(name, content="other").status_code, 422)
 
-    def test_a_name_that_nobody_has_is_named_where_the_key_is_new(self):
+    def test_an_unknown_receiver_is_a_field_error_if_the_key_is_new(self):
         for key in ("new", "new"):
             response = self.send("nobody", key=key)
             self.assertEqual((response.status_code, response.json()), (400, {"receiver": ["There is no such user."]}))
 
-    def test_its_keys_are_not_those_of_another_user(self):
+    def test_another_user_can_use_the_same_keys(self):
         response = self.as_user(self.carol).post(
             "/api/message", {"receiver": "alice", "content": "hi"}, headers={"idempotency-key": "a-key"}
         )
@@ -241,13 +241,13 @@ class EraseCommandTests(DeletedAssertions, ApiTestCase):
         self.assert_deleted(self.alice, "alice")
         self.assertEqual(self.events()[-1][::2], ("Delete Account", "alice"))
 
-    def test_names_a_user_that_there_is_not(self):
+    def test_rejects_an_unknown_user(self):
         with self.assertRaisesMessage(CommandError, "There is no user nobody."):
             call_command("erase", "nobody")
 
 
 class ChangePasswordTests(DeletedAssertions, ApiTestCase):
-    def test_brings_back_no_account_that_was_deleted_while_it_asked(self):
+    def test_does_not_restore_an_account_deleted_while_it_asks(self):
         def erase(prompt: str) -> str:
             erase_account(self.alice)
             return "quite another secret"
@@ -287,7 +287,7 @@ class EraseInAdminTests(DeletedAssertions, AdminTestCase):
         self.assertEqual(staff.get("/admin/").status_code, 302)
         self.assert_deleted(self.carol, "carol")
 
-    def test_erases_nobody_twice(self):
+    def test_does_not_erase_an_account_twice(self):
         self.erase(self.alice)
         before = list(User.objects.order_by("pk").values())
 
@@ -299,7 +299,7 @@ class EraseInAdminTests(DeletedAssertions, AdminTestCase):
 
         self.assertTrue(User.objects.filter(username="alice", is_active=True).exists())
 
-    def test_staff_erase_no_other_staff(self):
+    def test_staff_cannot_erase_other_staff(self):
         staff = self.staff("view_user", "delete_user")
         User.objects.filter(pk=self.bob.pk).update(is_staff=True)
 
@@ -322,7 +322,7 @@ class EraseInAdminTests(DeletedAssertions, AdminTestCase):
         self.assertNotIn('name="_save"', self.page(f"{page}/change/"))
         self.assertEqual(User.objects.filter(pk=self.alice.pk).values().get(), before)
 
-    def test_a_form_that_a_deletion_overtakes_changes_nothing(self):
+    def test_a_form_sent_after_a_deletion_changes_nothing(self):
         page = f"/admin/auth/user/{self.alice.pk}"
         passwords = {"password1": "quite another secret", "password2": "quite another secret"}
         for form, path, body in (
@@ -338,7 +338,7 @@ class EraseInAdminTests(DeletedAssertions, AdminTestCase):
                 self.assertFalse(left.check_password(passwords["password1"]))
                 transaction.set_rollback(True)
 
-    def test_an_operators_own_password_form_that_a_deletion_overtakes_changes_nothing(self):
+    def test_an_operators_password_form_sent_after_a_deletion_changes_nothing(self):
         self.alice = self.operator
         new = {"password1": "quite another secret", "password2": "quite another secret"}
         with self.overtaken("accounts.admin_site.OperatorPasswordForm"):
@@ -353,7 +353,7 @@ class EraseInAdminTests(DeletedAssertions, AdminTestCase):
 
     @contextmanager
     def overtaken(self, form: str):
-        """Just before the form is saved, the account is deleted."""
+        """Send the form; the account is deleted just before the form is saved."""
         original = f"{form}.is_valid"
         module, _, name = form.rpartition(".")
         form_class = getattr(__import__(module, fromlist=[name]), name)
@@ -369,16 +369,16 @@ class EraseInAdminTests(DeletedAssertions, AdminTestCase):
             yield
 
 
-class DeletingAtOnceTests(DeletedAssertions, ConcurrentTestCase):
-    """Each of the first tests makes one of two transactions wait for the other; the last lets them go at once."""
+class ParallelDeletingTests(DeletedAssertions, ConcurrentTestCase):
+    """In each test but the last, one of two transactions waits for the other; in the last, all start together."""
 
     def overtaken(self, call):
-        """What `call` returns where it waits for a deletion of alice that is not committed yet."""
+        """Return the result of `call`, which waits for a deletion of alice that is not committed yet."""
         with ThreadPoolExecutor(1) as pool:
             with transaction.atomic():
                 self.assertTrue(erase_account(User.objects.get(pk=self.alice.pk)))
                 waiting = pool.submit(self.closing, call)
-                wait_until_blocked()
+                wait_until_lock_is_awaited()
                 self.assertFalse(waiting.done())
             return waiting.result()
 
@@ -389,7 +389,7 @@ class DeletingAtOnceTests(DeletedAssertions, ConcurrentTestCase):
         finally:
             connection.close()
 
-    def test_a_send_to_the_user_is_refused(self):
+    def test_rejects_a_send_to_the_user(self):
         send = partial(self.as_user(self.bob).post, "/api/message", {"receiver": "alice", "content": "hi"})
 
         response = self.overtaken(send)
@@ -398,7 +398,7 @@ class DeletingAtOnceTests(DeletedAssertions, ConcurrentTestCase):
         self.assertEqual(Message.objects.count(), 0)
         self.assert_deleted(self.alice, "alice")
 
-    def test_a_send_of_the_user_is_refused(self):
+    def test_rejects_a_send_by_the_user(self):
         for receiver in ("bob", "alice"):
             send = partial(self.as_user(self.alice).post, "/api/message", {"receiver": receiver, "content": "hi"})
 
@@ -409,7 +409,7 @@ class DeletingAtOnceTests(DeletedAssertions, ConcurrentTestCase):
             self.assert_deleted(self.alice, "alice")
             self.alice = make_user("alice")
 
-    def test_a_block_of_the_user_and_by_the_user_is_refused(self):
+    def test_rejects_a_block_of_and_by_the_user(self):
         for blocker, blocked, error in (
             ("bob", "alice", {"blocked": [DELETED]}),
             ("alice", "bob", {"non_field_errors": ["Your account was deleted."]}),
@@ -423,7 +423,7 @@ class DeletingAtOnceTests(DeletedAssertions, ConcurrentTestCase):
                 self.assert_deleted(self.alice, "alice")
                 self.alice = make_user("alice")
 
-    def test_a_log_in_is_refused(self):
+    def test_rejects_a_log_in(self):
         log_in = partial(self.client.post, "/api/auth/login", {"username": "alice", "password": PASSWORD})
 
         response = self.overtaken(log_in)
@@ -431,7 +431,7 @@ class DeletingAtOnceTests(DeletedAssertions, ConcurrentTestCase):
         self.assertEqual(response.status_code, 400)
         self.assert_deleted(self.alice, "alice")
 
-    def test_a_second_deletion_is_refused(self):
+    def test_rejects_a_second_deletion(self):
         response = self.overtaken(partial(self.as_user(self.alice).post, PATH, RIGHT))
 
         self.assertEqual((response.status_code, response.json()), (400, WRONG))
@@ -445,14 +445,14 @@ class DeletingAtOnceTests(DeletedAssertions, ConcurrentTestCase):
                 with transaction.atomic():
                     message = make_message(sender, receiver)
                     deletion = pool.submit(self.closing, partial(client.post, PATH, RIGHT))
-                    wait_until_blocked()
+                    wait_until_lock_is_awaited()
                     User.objects.select_for_update(nowait=True).get(pk=self.alice.pk)
                 self.assertEqual(deletion.result().status_code, 204)
             self.assertTrue(Message.objects.filter(pk=message.pk).exists())
             self.assert_deleted(self.alice, "alice")
             self.alice = make_user("alice")
 
-    def test_everything_at_once_leaves_nothing_half_done(self):
+    def test_parallel_requests_leave_nothing_half_done(self):
         for number in range(6):
             name = f"dave{number}"
             dave = make_user(name)

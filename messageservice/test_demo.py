@@ -55,7 +55,7 @@ class DemoTests(MessageAssertions, ApiTestMixin, APITestCase):
         to_carol = alice.post("/api/message", {"receiver": "demo-carol", "content": "Umbrellas!"})
         self.assertEqual(to_carol.status_code, 403)
 
-    def test_refuses_to_run_twice(self):
+    def test_rejects_to_run_twice(self):
         password = demo()
         messages = list(Message.objects.values())
 
@@ -65,7 +65,7 @@ class DemoTests(MessageAssertions, ApiTestMixin, APITestCase):
         self.assertEqual(list(Message.objects.values()), messages)
         self.log_in("demo-bob", password)
 
-    def test_refuses_where_a_name_is_taken_in_another_letter_case(self):
+    def test_rejects_a_name_taken_in_another_letter_case(self):
         User.objects.create(username="Demo-Bob")
 
         with self.assertRaisesMessage(CommandError, "There are demo users already."):
@@ -73,7 +73,7 @@ class DemoTests(MessageAssertions, ApiTestMixin, APITestCase):
 
         self.assertEqual(User.objects.count(), 1)
 
-    def test_adds_to_other_users(self):
+    def test_keeps_other_users(self):
         User.objects.create(username="alice", password="untouched")
 
         demo()
@@ -82,7 +82,7 @@ class DemoTests(MessageAssertions, ApiTestMixin, APITestCase):
         self.assertEqual(User.objects.get(username="alice").password, "untouched")
 
     @override_settings(LIMIT_SEND=Limit(1, 3600), LIMIT_SIGNUP=Limit(1, 3600), PASSWORD_MIN_LENGTH=100)
-    def test_no_limit_stops_it(self):
+    def test_ignores_the_send_limit(self):
         password = demo()
 
         self.assertGreaterEqual(len(password), 100)

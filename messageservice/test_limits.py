@@ -11,7 +11,7 @@ from messageservice.models import Conversation, Mailbox, Message
 
 
 def stored():
-    """All that a message leaves behind."""
+    """Return everything that a message leaves in the database."""
     return [list(model.objects.order_by("pk").values()) for model in (Message, Mailbox, Conversation)]
 
 
@@ -29,7 +29,7 @@ class SendLimitTests(LimitTestCase):
         for receiver in ("bob", "carol", "alice"):
             self.assertEqual(self.send(receiver).status_code, 201)
 
-    def test_refuses_one_more_to_anybody(self):
+    def test_rejects_one_more_to_any_receiver(self):
         self.fill()
         before, events = stored(), self.events()
 
@@ -39,25 +39,25 @@ class SendLimitTests(LimitTestCase):
         self.assertEqual(stored(), before)
         self.assertEqual(self.events(), events)
 
-    def test_opens_when_the_answer_says(self):
+    def test_allows_sends_after_retry_after(self):
         self.send()
-        self.let_pass(20.5)
+        self.advance_clock(20.5)
         self.send()
         self.send()
 
-        self.assert_opens_after(40, self.send, 201)
+        self.assert_allowed_after(40, self.send, 201)
         self.assertEqual([self.send().status_code for _ in range(3)], [201, 201, 429])
 
-    def test_keeps_nobody_out_for_longer_than_the_window(self):
-        self.assert_keeps_nobody_out_for_longer("LIMIT_SEND", self.send, 201)
+    def test_rejects_no_longer_than_the_window(self):
+        self.assert_ignores_distant_ends("LIMIT_SEND", self.send, 201)
 
-    def test_leaves_other_senders_alone(self):
+    def test_does_not_affect_other_senders(self):
         self.fill()
 
         bob = self.as_user(self.bob)
         self.assertEqual([self.send("alice", client=bob).status_code for _ in range(4)], [201, 201, 201, 429])
 
-    def test_counts_no_refused_message(self):
+    def test_does_not_count_a_rejected_message(self):
         Block.objects.create(blocker=self.carol, blocked=self.alice)
         refused = (("carol", "hello", 403), ("nobody", "hello", 400), ("bob", " ", 400), ("bob", "x" * 10_001, 400))
         for receiver, content, status in refused * 2:
@@ -66,7 +66,7 @@ class SendLimitTests(LimitTestCase):
 
         self.assertEqual([self.send().status_code for _ in range(4)], [201, 201, 201, 429])
 
-    def test_answers_a_repeated_send_nonetheless_and_does_not_count_it(self):
+    def test_replays_beyond_the_limit_without_counting(self):
         first = self.send(idempotency_key="one")
         again = [self.send(idempotency_key="one") for _ in range(4)]
         self.send()
@@ -81,10 +81,10 @@ class SendLimitTests(LimitTestCase):
         self.assertEqual(self.send(content="other", idempotency_key="one").status_code, 422)
         self.assertEqual(Message.objects.count(), 3)
 
-    def test_uses_up_no_key(self):
+    def test_a_rejected_send_does_not_use_up_its_key(self):
         self.fill()
         self.assert_limited(self.send(idempotency_key="one"))
-        self.let_pass(60)
+        self.advance_clock(60)
 
         response = self.send(content="other", idempotency_key="one")
 
@@ -92,15 +92,15 @@ class SendLimitTests(LimitTestCase):
         self.assertNotIn("Idempotency-Replayed", response.headers)
 
     @override_settings(LIMIT_SEND=None)
-    def test_lets_all_in_when_off(self):
+    def test_allows_all_when_off(self):
         self.fill()
 
         self.assertEqual(self.send().status_code, 201)
 
 
 @override_settings(LIMIT_SEND=Limit(count=5, seconds=3600))
-class SendLimitAtOnceTests(ConcurrentTestCase):
-    def test_stores_as_many_as_the_limit_lets_in(self):
+class ParallelSendLimitTests(ConcurrentTestCase):
+    def test_stores_as_many_as_the_limit_allows(self):
         client, receivers = self.as_user(self.alice), ("alice", "bob", "carol") * 7
 
         responses = self.at_once(

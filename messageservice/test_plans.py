@@ -1,4 +1,4 @@
-"""The plans of the lists: a page of a time range must cost what its messages cost, not those of the mailbox."""
+"""The query plans of the lists. A page of a time range must read only messages of the range, not the whole mailbox."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ SENT, RECEIVED = "message_sent_on_day", "message_received_on_day"
 
 class PlanTests(ApiTestCase):
     def indexes(self, path: str, table: str = "message") -> set[str]:
-        """The indexes of the table that the list's statement uses, the primary key aside."""
+        """Return the indexes of the table that the list's statement uses, without the primary key."""
         with CaptureQueriesContext(connection) as queries:
             response = self.as_user(self.alice).get(path)
         self.assertEqual(response.status_code, 200, response.content)
@@ -71,7 +71,7 @@ class IndexPlanTests(PlanTests):
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE")
 
-    def test_each_index_on_messages_has_its_list(self):
+    def test_each_index_on_messages_serves_a_list(self):
         last = Message.objects.newest_first()[0].pk
         sent, received = {"message_sent"}, {"message_received"}
         for path, indexes in (
@@ -120,7 +120,7 @@ class IndexPlanTests(PlanTests):
 
 
 class TimeRangePlanTests(PlanTests):
-    """alice and bob have sent each other so many messages that an index in the order of ids looks cheaper for a page."""
+    """alice and bob have so many messages that an index in the order of ids looks cheaper to the planner."""
 
     @classmethod
     def setUpTestData(cls):

@@ -15,17 +15,17 @@ def skip_ids(*arguments: str) -> tuple[int, int]:
     out = StringIO()
     call_command("skip_ids", *arguments, stdout=out)
     new, old = re.fullmatch(
-        r"The next message gets the id (\d+)\. Without this leap it would get (\d+)\.\n", out.getvalue()
+        r"The next message gets the id (\d+)\. Without the skip it would get (\d+)\.\n", out.getvalue()
     ).groups()
     return int(old), int(new)
 
 
 class SkipIdsTests(ApiTestCase):
     def send(self):
-        """The id of a message from alice to bob."""
+        """Send a message from alice to bob, and return its id."""
         return self.as_user(self.alice).post("/api/message", {"receiver": "bob", "content": "hi"}).json()["id"]
 
-    def test_leaves_out_a_hundred_million_ids(self):
+    def test_skips_a_hundred_million_ids_by_default(self):
         first = self.send()
 
         old, new = skip_ids()
@@ -33,16 +33,16 @@ class SkipIdsTests(ApiTestCase):
         self.assertEqual((old, new), (first + 1, first + 100_000_001))
         self.assertEqual(self.send(), new)
 
-    def test_leaves_out_as_many_as_it_is_told(self):
+    def test_skips_the_given_number_of_ids(self):
         first = self.send()
 
-        leaps = [skip_ids("1"), skip_ids("10000000000")]
+        skips = [skip_ids("1"), skip_ids("10000000000")]
 
-        for old, new in leaps:
+        for old, new in skips:
             self.assertGreater(old, first)
             self.assertLess(old, new)
-        self.assertLessEqual(leaps[0][1], leaps[1][0])
-        self.assertEqual(self.send(), leaps[1][1])
+        self.assertLessEqual(skips[0][1], skips[1][0])
+        self.assertEqual(self.send(), skips[1][1])
 
     def test_poller_who_has_seen_a_lost_message_gets_the_next_one(self):
         lost = self.send() + 50  # the largest id that bob has seen; the restored database does not know it
@@ -65,7 +65,7 @@ class SkipIdsTests(ApiTestCase):
 
         self.assertEqual(skip_ids("5"), (last.id + 1, last.id + 6))
 
-    def test_rejects_what_is_no_number_of_ids(self):
+    def test_rejects_an_invalid_number_of_ids(self):
         first = self.send()
 
         for n in ("0", "-1", "1.5", "1e6", "1_000", "٣", "many", "", " 1", "10000000001", "9" * 30):
@@ -77,12 +77,12 @@ class SkipIdsTests(ApiTestCase):
         self.assertLess(self.send(), first + 100)
 
 
-class SkipIdsAtOnceTests(ConcurrentTestCase):
+class ParallelSkipIdsTests(ConcurrentTestCase):
     def test_waits_for_messages_that_are_being_sent(self):
-        leaps = []
+        skips = []
 
         def skip():
-            leaps.append(skip_ids("1"))
+            skips.append(skip_ids("1"))
             connection.close()
 
         thread = threading.Thread(target=skip)
@@ -92,7 +92,7 @@ class SkipIdsAtOnceTests(ConcurrentTestCase):
             )
             thread.start()
             time.sleep(0.5)
-            self.assertEqual(leaps, [])
+            self.assertEqual(skips, [])
         thread.join()
 
-        self.assertGreater(leaps[0][0], message.id)
+        self.assertGreater(skips[0][0], message.id)

@@ -24,24 +24,24 @@ def make_message(sender: User, receiver: User, content: str = "hi", created: dat
     return Message.objects.select_related("sender", "receiver").get(pk=row.id)
 
 
-def as_shown_time(time: datetime) -> str:
+def time_json(time: datetime) -> str:
     return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def as_shown(message: Message) -> dict:
-    """The message as responses show it."""
+def as_json(message: Message) -> dict:
+    """Return the message as it is in responses."""
     return {
         "id": message.pk,
         "sender": message.sender.username,
         "receiver": message.receiver.username,
         "content": message.content,
-        "created": as_shown_time(message.created),
-        "read": message.read and as_shown_time(message.read),
+        "created": time_json(message.created),
+        "read": message.read and time_json(message.read),
     }
 
 
-def wait_until_blocked() -> None:
-    """Return when another transaction waits for a lock; on SQLite, which cannot tell, after half a second."""
+def wait_until_lock_is_awaited() -> None:
+    """Return when another transaction waits for a lock; on SQLite, which does not report it, after half a second."""
     if connection.vendor == "sqlite":
         time.sleep(0.5)
         return
@@ -56,15 +56,15 @@ def wait_until_blocked() -> None:
 
 
 class MessageAssertions:
-    def assert_names(self, response, *fields: str) -> None:
-        """The response is a 400 that says what is wrong with these fields or URL parameters, and with no others."""
+    def assert_invalid(self, response, *fields: str) -> None:
+        """Assert that the response is a 400 with errors of these fields or URL parameters, and of no others."""
         self.assertEqual(response.status_code, 400, response.content)
         self.assertEqual(response.json().keys(), set(fields))
         for reasons in response.json().values():
             self.assertTrue(reasons and all(reason and isinstance(reason, str) for reason in reasons), reasons)
 
     def assert_counters_agree(self) -> None:
-        """The counters of mailboxes and conversations agree with the messages, and the places have no gap."""
+        """Assert that all counters agree with the messages, and that the places have no gap."""
         for user in User.objects.all():
             messages = list(Message.objects.involving(user).order_by("pk"))
             sent = [message for message in messages if message.sender_id == user.pk]
@@ -106,9 +106,9 @@ class MessageAssertions:
 
     @staticmethod
     def places(message: Message, user: User) -> set[int]:
-        """The places of the message in the user's mailbox: one, even if the user is both sender and receiver."""
-        ends = [(message.sender_id, message.sender_place), (message.receiver_id, message.receiver_place)]
-        return {place for end, place in ends if end == user.pk}
+        """The places of the message in the user's mailbox: a single place, even if the user sent it to themselves."""
+        entries = [(message.sender_id, message.sender_place), (message.receiver_id, message.receiver_place)]
+        return {place for owner, place in entries if owner == user.pk}
 
     @staticmethod
     def partners(message: Message, user: User) -> set[int]:
@@ -117,34 +117,34 @@ class MessageAssertions:
 
 LISTS = ("/api/message", "/api/message/sent", "/api/message/received")
 
-HOLDS = {
+BELONGS = {
     "/api/message": lambda row, user: user in (row["sender"], row["receiver"]),
     "/api/message/sent": lambda row, user: user == row["sender"],
     "/api/message/received": lambda row, user: user == row["receiver"],
 }
 
-KEEPS = {
+MATCHES = {
     "user": lambda row, user, partner: {user, partner} == {row["sender"], row["receiver"]},
     "sender": lambda row, user, sender: row["sender"] == sender,
     "receiver": lambda row, user, receiver: row["receiver"] == receiver,
     "date": lambda row, user, date: row["created"].startswith(date),
-    "since": lambda row, user, since: row["created"] >= since,  # a time as responses show it
+    "since": lambda row, user, since: row["created"] >= since,  # a time in the format of responses
     "until": lambda row, user, until: row["created"] < until,
     "unread": lambda row, user, unread: (row["read"] is None) == (unread == "true"),
 }
 
 
-def rows_on(path: str, user: str, rows: list[dict], filters: dict[str, str]) -> list[dict]:
-    """The rows of all messages that belong on a user's list: a plain model of the lists and their filters."""
+def expected_rows(path: str, user: str, rows: list[dict], filters: dict[str, str]) -> list[dict]:
+    """Return which rows of all messages belong on a user's list: a plain model of the lists and their filters."""
     return [
         row
         for row in rows
-        if HOLDS[path](row, user) and all(KEEPS[name](row, user, value) for name, value in filters.items())
+        if BELONGS[path](row, user) and all(MATCHES[name](row, user, value) for name, value in filters.items())
     ]
 
 
-def page_from(rows: list[dict], direction: str, start: int, size: int) -> tuple[list[dict], list[dict], list[dict]]:
-    """The page at an id, and the pages that its `next` and `previous` lead to; an empty list for a null link."""
+def expected_page(rows: list[dict], direction: str, start: int, size: int) -> tuple[list[dict], list[dict], list[dict]]:
+    """Return the page at an id, and the pages behind its `next` and `previous`; an empty list for a null link."""
     if direction == "before":
         newer = sum(row["id"] >= start for row in rows)
         older = newer + size

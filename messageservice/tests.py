@@ -20,19 +20,19 @@ from messageservice.testing import (
     EMPTY_PAGE,
     NO_SUCH_PAGE,
     MessageAssertions,
-    as_shown,
+    as_json,
     make_message,
-    wait_until_blocked,
+    wait_until_lock_is_awaited,
 )
 
 
 class SendTests(MessageAssertions, ApiTestCase):
     def post(self, body, path="/api/message", media_type="application/json"):
-        """alice's request. The body is sent as ASCII, so that it can hold invalid text, such as half a surrogate pair."""
+        """Send alice's request. The body is sent as ASCII, so that it can hold invalid text, such as a lone surrogate."""
         return self.as_user(self.alice).post(path, json.dumps(body), content_type=media_type)
 
-    def assert_refused(self, response, *fields: str) -> None:
-        self.assert_names(response, *fields)
+    def assert_rejected(self, response, *fields: str) -> None:
+        self.assert_invalid(response, *fields)
         self.assertFalse(Message.objects.exists())
         self.assertEqual(self.events(), [])
 
@@ -41,7 +41,7 @@ class SendTests(MessageAssertions, ApiTestCase):
 
         message = Message.objects.get()
         self.assertEqual(response.status_code, 201)
-        self.assertEqual(response.json(), as_shown(message))
+        self.assertEqual(response.json(), as_json(message))
         self.assertTime(response.json()["created"])
         self.assertEqual((message.sender, message.receiver, message.content), (self.alice, self.bob, "hi"))
         self.assertIsNone(message.read)
@@ -53,7 +53,7 @@ class SendTests(MessageAssertions, ApiTestCase):
 
         self.assertEqual(response.json()["created"], "2020-01-05T00:00:00.000000Z")
 
-    def test_needs_a_token(self):
+    def test_requires_a_token(self):
         response = APIClient().post("/api/message", {"receiver": "bob", "content": "hi"})
 
         self.assertEqual(response.status_code, 401)
@@ -61,14 +61,14 @@ class SendTests(MessageAssertions, ApiTestCase):
         self.assertFalse(Message.objects.exists())
         self.assertEqual(self.events(), [])
 
-    def test_takes_the_sender_from_the_token_only(self):
+    def test_ignores_a_sender_in_the_body(self):
         response = self.post(
             {"receiver": "bob", "content": "hi", "sender": "carol", "id": 7_000_000, "created": "2020-01-05T00:00:00Z"}
         )
 
         message = Message.objects.get()
         self.assertEqual(response.status_code, 201)
-        self.assertEqual(response.json(), as_shown(message))
+        self.assertEqual(response.json(), as_json(message))
         self.assertEqual(message.sender, self.alice)
         self.assertNotEqual(message.pk, 7_000_000)
         self.assertGreater(message.created.year, 2020)
@@ -95,7 +95,7 @@ class SendTests(MessageAssertions, ApiTestCase):
                 listed = self.as_user(self.bob).get("/api/message/received").json()["results"]
                 self.assertEqual(listed[0], response.json())
 
-    def test_takes_ten_thousand_characters(self):
+    def test_accepts_ten_thousand_characters(self):
         content = " " + "\U0001f389" * 9_999
 
         response = self.post({"receiver": "bob", "content": content})
@@ -122,46 +122,46 @@ class SendTests(MessageAssertions, ApiTestCase):
                 response = request()
 
                 self.assertEqual(response.status_code, 201, response.content)
-                self.assertEqual(response.json(), as_shown(Message.objects.newest_first()[0]))
+                self.assertEqual(response.json(), as_json(Message.objects.newest_first()[0]))
                 self.assertEqual({name: response.json()[name] for name in body}, body)
 
-    def test_refuses_a_receiver_who_does_not_exist(self):
+    def test_rejects_a_receiver_who_does_not_exist(self):
         blank_or_broken = ("", " ", "bob ", " bob", "bob\n", "bob\0", "\0", "\ud800", "bob\udfff")
         for receiver in ("nobody", "bo", "bobb", *blank_or_broken, "b" * 900_000):
             with self.subTest(receiver=receiver[:9]):
                 response = self.post({"receiver": receiver, "content": "hi"})
 
-                self.assert_refused(response, "receiver")
+                self.assert_rejected(response, "receiver")
 
-    def test_refuses_a_receiver_that_is_not_a_string(self):
+    def test_rejects_a_receiver_that_is_not_a_string(self):
         User.objects.create(username="True")
         User.objects.create(username="12")
         for receiver in (None, 12, 1.5, True, False, ["bob"], {"username": "bob"}, [], {}, self.bob.pk):
             with self.subTest(receiver=receiver):
                 response = self.post({"receiver": receiver, "content": "hi"})
 
-                self.assert_refused(response, "receiver")
+                self.assert_rejected(response, "receiver")
 
-    def test_refuses_blank_content(self):
+    def test_rejects_blank_content(self):
         for content in ("", " ", "\n", " \t\r\n", "\u00a0", "\u2003\u3000", "\u2028\u0085"):
             with self.subTest(content=content):
                 response = self.post({"receiver": "bob", "content": content})
 
-                self.assert_refused(response, "content")
+                self.assert_rejected(response, "content")
 
-    def test_refuses_content_that_is_no_string(self):
+    def test_rejects_content_that_is_not_a_string(self):
         for content in (None, 12, 0, 1.5, True, ["hi"], {"text": "hi"}, [], {}):
             with self.subTest(content=content):
                 response = self.post({"receiver": "bob", "content": content})
 
-                self.assert_refused(response, "content")
+                self.assert_rejected(response, "content")
 
-    def test_refuses_content_that_is_too_long_or_not_text(self):
+    def test_rejects_content_that_is_too_long_or_not_text(self):
         for content in ("x" * 10_001, "x" * 900_000, " " * 10_000 + "x", "hi\0", "\0", "\ud800", "hi \udfff there"):
             with self.subTest(content=content[:9], length=len(content)):
                 response = self.post({"receiver": "bob", "content": content})
 
-                self.assert_refused(response, "content")
+                self.assert_rejected(response, "content")
 
     def test_names_every_wrong_field(self):
         bodies = (
@@ -175,36 +175,36 @@ class SendTests(MessageAssertions, ApiTestCase):
             with self.subTest(body=body):
                 response = self.post(body)
 
-                self.assert_refused(response, *fields)
+                self.assert_rejected(response, *fields)
 
-    def test_refuses_a_body_that_is_not_an_object(self):
+    def test_rejects_a_body_that_is_not_an_object(self):
         for body in (None, [], ["receiver", "content"], "bob", 12, True):
             with self.subTest(body=body):
                 response = self.post(body)
 
-                self.assert_refused(response, "non_field_errors")
+                self.assert_rejected(response, "non_field_errors")
 
-    def test_refuses_url_parameters(self):
+    def test_rejects_url_parameters(self):
         parameters = (("foo=1", "foo"), ("receiver=bob", "receiver"), ("page=1", "page"), ("page_size=", "page_size"))
         for query, name in parameters:
             with self.subTest(query=query):
                 response = self.post({"receiver": "bob", "content": "hi"}, path=f"/api/message?{query}")
 
-                self.assert_refused(response, name)
+                self.assert_rejected(response, name)
 
     def test_stores_a_message_to_the_sender_once(self):
         response = self.post({"receiver": "alice", "content": "milk"})
 
         message = Message.objects.get()
         self.assertEqual(response.status_code, 201)
-        self.assertEqual(response.json(), as_shown(message))
+        self.assertEqual(response.json(), as_json(message))
         for path in ("/api/message", "/api/message/sent", "/api/message/received"):
             page = self.as_user(self.alice).get(path).json()
-            self.assertEqual(page, {**EMPTY_PAGE, "count": 1, "results": [as_shown(message)]}, path)
+            self.assertEqual(page, {**EMPTY_PAGE, "count": 1, "results": [as_json(message)]}, path)
         self.assertEqual(self.events(), [("Successful Message", "alice", "alice")])
         self.assert_counters_agree()
 
-    def test_refuses_a_sender_blocked_by_the_receiver(self):
+    def test_rejects_a_sender_blocked_by_the_receiver(self):
         Block.objects.create(blocker=self.bob, blocked=self.alice)
 
         response = self.post({"receiver": "bob", "content": "hi"})
@@ -215,7 +215,7 @@ class SendTests(MessageAssertions, ApiTestCase):
         self.assertEqual(self.events(), [("Blocked Message", "alice", "bob")])
         self.assert_counters_agree()
 
-    def test_refuses_a_deactivated_receiver(self):
+    def test_rejects_a_deactivated_receiver(self):
         make_message(self.bob, self.alice)
         User.objects.filter(pk__in=[self.bob.pk, self.carol.pk]).update(is_active=False)
         before = Message.objects.count(), self.events()
@@ -238,7 +238,7 @@ class SendTests(MessageAssertions, ApiTestCase):
         response = self.post({"receiver": "bob", "content": "hi"})
 
         self.assertEqual(response.status_code, 201)
-        self.assertEqual(response.json(), as_shown(Message.objects.get()))
+        self.assertEqual(response.json(), as_json(Message.objects.get()))
         self.assertEqual(self.events(), [("Successful Message", "alice", "bob")])
 
     def test_keeps_secrets_out_of_the_logs(self):
@@ -287,7 +287,7 @@ class SendTests(MessageAssertions, ApiTestCase):
 
 
 class ListTests(MessageAssertions):
-    """The promises of all three lists. Each subclass gives its path, and the ends of the messages on alice's list."""
+    """What all three lists have in common. Each subclass gives its path, and the sender and receiver of its messages."""
 
     path: str
     wrong_parameters = (
@@ -303,13 +303,15 @@ class ListTests(MessageAssertions):
         ("date=", "date"),
     )
 
-    def ends(self) -> tuple[User, User]:
+    def sender_and_receiver(self) -> tuple[User, User]:
         """Sender and receiver of the messages on the list: alice and bob."""
         return self.alice, self.bob
 
     def fill(self, number: int, **fields) -> list[Message]:
         """Create that many messages on alice's list and return them, newest first."""
-        return [make_message(*self.ends(), content=f"number {position}", **fields) for position in range(number)][::-1]
+        return [
+            make_message(*self.sender_and_receiver(), content=f"number {position}", **fields) for position in range(number)
+        ][::-1]
 
     def get(self, query: str = "", user: User | None = None):
         return self.as_user(user or self.alice).get(f"{self.path}?{query}" if query else self.path)
@@ -323,7 +325,7 @@ class ListTests(MessageAssertions):
         return url.partition("?")[0], dict(parse_qsl(urlsplit(url).query))
 
     def walk(self, url: str, direction: str) -> tuple[list[list[int]], str]:
-        """The ids on each page from this one to the last in the direction, and the URL of the last page."""
+        """Return the ids on each page from this page to the last in the direction, and the URL of the last page."""
         client, pages = self.as_user(self.alice), []
         for _ in range(50):
             page = client.get(url).json()
@@ -334,7 +336,7 @@ class ListTests(MessageAssertions):
         raise AssertionError("The links lead nowhere.")
 
     def assert_visited_once(self, query: str, messages: list[Message], size: int) -> None:
-        """Following `next` from the first page shows these messages, `size` at a time; following `previous` leads back."""
+        """Assert that following `next` returns these messages, `size` per page, and following `previous` leads back."""
         ids = [message.pk for message in messages]
         pages = [ids[start : start + size] for start in range(0, len(ids), size)]
 
@@ -344,7 +346,7 @@ class ListTests(MessageAssertions):
         self.assertEqual(forth, pages)
         self.assertEqual(back, pages[::-1])
 
-    def test_needs_a_token(self):
+    def test_requires_a_token(self):
         response = APIClient().get(self.path)
 
         self.assertEqual(response.status_code, 401)
@@ -352,23 +354,24 @@ class ListTests(MessageAssertions):
         self.assertEqual(response["WWW-Authenticate"], "Token")
 
     def test_shows_messages_newest_first(self):
-        first, second = make_message(*self.ends(), "one"), make_message(*self.ends(), " two\n")
+        first, second = make_message(*self.sender_and_receiver(), "one"), make_message(*self.sender_and_receiver(), " two\n")
 
         response = self.get()
 
         self.assertEqual(response.status_code, 200)
         self.assertEqual(
-            response.json(), {"count": 2, "next": None, "previous": None, "results": [as_shown(second), as_shown(first)]}
+            response.json(),
+            {"count": 2, "next": None, "previous": None, "results": [as_json(second), as_json(first)]},
         )
 
     def test_shows_six_digits_of_a_second_even_if_they_are_zeros(self):
-        make_message(*self.ends(), created=datetime(2020, 1, 5, tzinfo=UTC))
+        make_message(*self.sender_and_receiver(), created=datetime(2020, 1, 5, tzinfo=UTC))
 
         response = self.get()
 
         self.assertEqual(response.json()["results"][0]["created"], "2020-01-05T00:00:00.000000Z")
 
-    def test_shows_nothing_to_a_third_party(self):
+    def test_shows_nothing_to_other_users(self):
         self.fill(2)
 
         response = self.get(user=self.carol)
@@ -392,31 +395,31 @@ class ListTests(MessageAssertions):
 
         response = self.get()
 
-        self.assertEqual(response.json(), {**EMPTY_PAGE, "count": 1, "results": [as_shown(message)]})
+        self.assertEqual(response.json(), {**EMPTY_PAGE, "count": 1, "results": [as_json(message)]})
 
-    def test_holds_twenty_rows_a_page(self):
+    def test_has_twenty_rows_per_page_by_default(self):
         messages = self.fill(21)
 
         response = self.get()
 
         page = response.json()
-        self.assertEqual(page["results"], [as_shown(message) for message in messages[:20]])
+        self.assertEqual(page["results"], [as_json(message) for message in messages[:20]])
         self.assertEqual(page["count"], 21)
         self.assertIsNone(page["previous"])
         self.assertEqual(self.split(page["next"]), (f"http://testserver{self.path}", {"page": "2"}))
 
-    def test_holds_as_many_rows_as_page_size_says(self):
+    def test_has_page_size_rows_per_page(self):
         ids = [message.pk for message in self.fill(101)]
 
         for size in (1, 2, 99, 100):
             with self.subTest(size=size):
                 self.assertEqual(self.ids(f"page_size={size}"), ids[:size])
 
-    def test_refuses_a_wrong_page_size(self):
+    def test_rejects_a_wrong_page_size(self):
         self.fill(1)
         for size in ("0", "-1", "101", "x", "1.5", "1e1", "9" * 30, "%EF%BC%91", "%201", "%2B1", "1%00", "%ff", "1_0"):
             with self.subTest(size=size):
-                self.assert_names(self.get(f"page_size={size}"), "page_size")
+                self.assert_invalid(self.get(f"page_size={size}"), "page_size")
 
     def test_responds_404_for_a_page_that_does_not_exist(self):
         self.fill(1)
@@ -446,7 +449,9 @@ class ListTests(MessageAssertions):
 
     def test_orders_by_id_even_if_the_clock_was_set_back(self):
         noon = datetime(2020, 1, 5, 12, tzinfo=UTC)
-        messages = [make_message(*self.ends(), created=noon - timedelta(hours=hours)) for hours in (1, 3, 0, 2)]
+        messages = [
+            make_message(*self.sender_and_receiver(), created=noon - timedelta(hours=hours)) for hours in (1, 3, 0, 2)
+        ]
 
         self.assertEqual(self.ids(), [message.pk for message in messages[::-1]])
 
@@ -457,27 +462,27 @@ class ListTests(MessageAssertions):
         self.assert_visited_once("page_size=3", messages, 3)
         self.assert_visited_once("page_size=7", messages, 7)
 
-    def test_refuses_parameters_that_are_unknown_empty_or_doubled(self):
+    def test_rejects_parameters_that_are_unknown_empty_or_repeated(self):
         self.fill(1)
         for query, name in self.wrong_parameters:
             with self.subTest(query=query):
-                self.assert_names(self.get(query), name)
+                self.assert_invalid(self.get(query), name)
 
     def test_names_every_unknown_parameter(self):
-        self.assert_names(self.get("foo=1&page_size=&bar=2"), "foo", "bar", "page_size")
+        self.assert_invalid(self.get("foo=1&page_size=&bar=2"), "foo", "bar", "page_size")
 
 
 class FilteredListTests(ListTests):
-    """The promises of the sent and the received list. `partner` is the parameter that names the other user."""
+    """What the sent and the received list have in common. `partner` is the parameter that names the other user."""
 
     partner: str
 
     def with_partner(self, user: User, **fields) -> Message:
-        """Create a message on alice's list whose other user is this one."""
-        ends = [user if end == self.bob else end for end in self.ends()]
-        return make_message(*ends, **fields)
+        """Create a message on alice's list; the other user is `partner`."""
+        pair = [user if member == self.bob else member for member in self.sender_and_receiver()]
+        return make_message(*pair, **fields)
 
-    def test_refuses_wrong_filters(self):
+    def test_rejects_wrong_filters(self):
         self.fill(1)
         queries = (
             (f"{self.partner}=", self.partner),
@@ -490,7 +495,7 @@ class FilteredListTests(ListTests):
         )
         for query, name in queries:
             with self.subTest(query=query):
-                self.assert_names(self.get(query), name)
+                self.assert_invalid(self.get(query), name)
 
     def test_filters_by_partner(self):
         to_bob = self.with_partner(self.bob)
@@ -500,7 +505,7 @@ class FilteredListTests(ListTests):
         response = self.get(f"{self.partner}=bob")
 
         self.assertEqual(response.status_code, 200)
-        self.assertEqual(response.json(), {**EMPTY_PAGE, "count": 1, "results": [as_shown(to_bob)]})
+        self.assertEqual(response.json(), {**EMPTY_PAGE, "count": 1, "results": [as_json(to_bob)]})
         self.assertEqual(self.ids(f"{self.partner}=alice"), [to_self.pk])
 
     def test_is_empty_for_a_partner_without_messages(self):
@@ -513,11 +518,11 @@ class FilteredListTests(ListTests):
         self.assertEqual(response.status_code, 200)
         self.assertEqual(response.json(), EMPTY_PAGE)
 
-    def test_refuses_a_partner_who_does_not_exist(self):
+    def test_rejects_a_partner_who_does_not_exist(self):
         names = ("nobody", "%20", "%20bob", "bob%0A", "bob%00", "%00", "%ff", "bob%ff", "%ED%A0%80", "*")
         for name in (*names, "b" * 9000, str(self.bob.pk)):
             with self.subTest(name=name[:9]):
-                self.assert_names(self.get(f"{self.partner}={name}"), self.partner)
+                self.assert_invalid(self.get(f"{self.partner}={name}"), self.partner)
 
     def test_filters_by_day_in_utc(self):
         midnight = datetime(2020, 1, 5, tzinfo=UTC)
@@ -550,7 +555,7 @@ class FilteredListTests(ListTests):
                 self.assertEqual((after.status_code, after.json()["count"]), (200, 2))
                 self.assertEqual([row["id"] for row in after.json()["results"]], [message.pk for message in messages[::-1]])
 
-    def test_refuses_an_invalid_date(self):
+    def test_rejects_an_invalid_date(self):
         self.fill(1)
         loose = "2020-1-0 2020-1-5 03/30/2020 20200105 2020-W01-1 2020-001 2020-01-05T00:00:00Z today 1578182400"
         beyond_the_calendar = "2020-13-01 2020-02-30 2021-02-29 2020-00-01 2020-01-00 0000-01-01 10000-01-01 -2020-01-05"
@@ -558,7 +563,7 @@ class FilteredListTests(ListTests):
         padded = f"%202020-01-05 2020-01-05%20 2020-01-05%0A 2020-01-05%00 %ff {full_width}"
         for date in f"{loose} {beyond_the_calendar} {padded}".split():
             with self.subTest(date=date):
-                self.assert_names(self.get(f"date={date}"), "date")
+                self.assert_invalid(self.get(f"date={date}"), "date")
 
     def test_combines_filters(self):
         day = datetime(2020, 1, 5, 12, tzinfo=UTC)
@@ -568,10 +573,10 @@ class FilteredListTests(ListTests):
 
         response = self.get(f"date=2020-01-05&{self.partner}=bob")
 
-        self.assertEqual(response.json(), {**EMPTY_PAGE, "count": 1, "results": [as_shown(wanted)]})
+        self.assertEqual(response.json(), {**EMPTY_PAGE, "count": 1, "results": [as_json(wanted)]})
 
     def test_names_every_wrong_filter(self):
-        self.assert_names(self.get(f"{self.partner}=nobody&date=2020-02-30"), self.partner, "date")
+        self.assert_invalid(self.get(f"{self.partner}=nobody&date=2020-02-30"), self.partner, "date")
 
     def test_keeps_filters_and_page_size_in_links(self):
         plus = User.objects.create(username="a+b@example.org")
@@ -617,7 +622,8 @@ class MailboxTests(ListTests, ApiTestCase):
         response = self.get()
 
         self.assertEqual(
-            response.json(), {**EMPTY_PAGE, "count": 3, "results": [as_shown(to_self), as_shown(received), as_shown(sent)]}
+            response.json(),
+            {**EMPTY_PAGE, "count": 3, "results": [as_json(to_self), as_json(received), as_json(sent)]},
         )
 
     def test_visits_and_counts_each_message_to_self_once(self):
@@ -634,7 +640,7 @@ class MailboxTests(ListTests, ApiTestCase):
                 "count": 24,
                 "next": "http://testserver/api/message?page=4&page_size=5",
                 "previous": "http://testserver/api/message?page=2&page_size=5",
-                "results": [as_shown(message) for message in messages[10:15]],
+                "results": [as_json(message) for message in messages[10:15]],
             },
         )
         self.assert_visited_once("page_size=5", messages, 5)
@@ -662,7 +668,7 @@ class SentTests(FilteredListTests, ApiTestCase):
 
         response = self.get()
 
-        self.assertEqual(response.json(), {**EMPTY_PAGE, "count": 1, "results": [as_shown(sent)]})
+        self.assertEqual(response.json(), {**EMPTY_PAGE, "count": 1, "results": [as_json(sent)]})
 
 
 class ReceivedTests(FilteredListTests, ApiTestCase):
@@ -670,7 +676,7 @@ class ReceivedTests(FilteredListTests, ApiTestCase):
     partner = "sender"
     wrong_parameters = (*ListTests.wrong_parameters, ("receiver=bob", "receiver"))
 
-    def ends(self) -> tuple[User, User]:
+    def sender_and_receiver(self) -> tuple[User, User]:
         return self.bob, self.alice
 
     def test_leaves_out_what_was_sent(self):
@@ -679,10 +685,10 @@ class ReceivedTests(FilteredListTests, ApiTestCase):
 
         response = self.get()
 
-        self.assertEqual(response.json(), {**EMPTY_PAGE, "count": 1, "results": [as_shown(received)]})
+        self.assertEqual(response.json(), {**EMPTY_PAGE, "count": 1, "results": [as_json(received)]})
 
 
-class SendAtOnceTests(MessageAssertions, ConcurrentTestCase):
+class ParallelSendTests(MessageAssertions, ConcurrentTestCase):
     def sending(self, sender: User, receiver: User):
         client = self.as_user(sender)
         return lambda: client.post("/api/message", {"receiver": receiver.username, "content": "hi"})
@@ -694,7 +700,7 @@ class SendAtOnceTests(MessageAssertions, ConcurrentTestCase):
         self.assertEqual(len(self.events()), Message.objects.count())
         self.assert_counters_agree()
 
-    def test_refuses_a_receiver_who_has_just_been_deleted(self):
+    def test_rejects_a_receiver_who_has_just_been_deleted(self):
         with deleted_once_found("bob"):
             response = self.as_user(self.alice).post("/api/message", {"receiver": "bob", "content": "hi"})
 
@@ -704,14 +710,14 @@ class SendAtOnceTests(MessageAssertions, ConcurrentTestCase):
         self.assertEqual(self.events(), [])
 
     def send_while_bob_changes(self, change: Callable[[QuerySet], object]):
-        """alice's send to bob, which finds bob, and then waits for a transaction that changes bob."""
+        """Send alice's message to bob, which reads bob, and then waits for a transaction that changes bob."""
         client, changing = self.as_user(self.alice), threading.Event()
 
         def change_bob():
             with transaction.atomic():
                 change(User.objects.filter(pk=self.bob.pk))
                 changing.set()
-                wait_until_blocked()
+                wait_until_lock_is_awaited()
 
         def send():
             changing.wait()
@@ -719,7 +725,7 @@ class SendAtOnceTests(MessageAssertions, ConcurrentTestCase):
 
         return self.at_once(change_bob, send)[1]
 
-    def test_refuses_a_receiver_who_is_deactivated_while_the_send_waits(self):
+    def test_rejects_a_receiver_who_is_deactivated_while_the_send_waits(self):
         def deactivate(bob):
             lock_or_create(self.bob, self.bob)
             bob.update(is_active=False)
@@ -731,7 +737,7 @@ class SendAtOnceTests(MessageAssertions, ConcurrentTestCase):
         self.assertFalse(Message.objects.exists())
         self.assertEqual(self.events(), [])
 
-    def test_refuses_a_receiver_who_is_deleted_while_the_send_waits(self):
+    def test_rejects_a_receiver_who_is_deleted_while_the_send_waits(self):
         response = self.send_while_bob_changes(lambda bob: bob.delete())
 
         self.assertEqual(response.status_code, 400)
@@ -746,7 +752,7 @@ class SendAtOnceTests(MessageAssertions, ConcurrentTestCase):
 
         self.assert_all_stored(responses)
 
-    def test_two_write_to_each_other(self):
+    def test_two_users_write_to_each_other(self):
         make_message(self.alice, self.bob)
 
         responses = self.at_once(*[self.sending(self.alice, self.bob), self.sending(self.bob, self.alice)] * 10)
@@ -807,12 +813,12 @@ class SendInManyProcessesTests(MessageAssertions, ConcurrentTestCase):
         self.assertCountEqual(self.events(), [("Successful Message", name, "bob") for name in names] * 5)
         self.assert_counters_agree()
 
-    def test_block_holds_from_its_answer_on(self):
+    def test_block_holds_from_its_response_on(self):
         token, token_of_blocker = issue_token(self.alice)[1], issue_token(self.bob)[1]
         sent, blocked = threading.Event(), threading.Event()
 
         def send() -> list[tuple[bool, int]]:
-            """Whether each attempt began after the block's response, and its status; ends after five that did."""
+            """Return whether each attempt began after the block's response, and its status. Ends after five that did."""
             tries = []
             try:
                 while sum(late for late, _ in tries) < 5:

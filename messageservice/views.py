@@ -13,7 +13,7 @@ from accounts.serializers import CurrentPasswordSerializer
 from config.api.pagination import PageOrBeforePagination, PageOrCursorPagination
 from config.api.schema import error_responses
 from config.api.views import BaseView
-from messageservice.actions import delete_account, mark_read, refuse_used_key, send_message
+from messageservice.actions import delete_account, mark_read, reject_used_key, send_message
 from messageservice.filters import ConversationFilter, ListingFilterBackend, MailboxFilter, ReceivedFilter, SentFilter
 from messageservice.listings import ConversationListing, MessageListing
 from messageservice.models import Conversation, Message
@@ -23,7 +23,7 @@ CATCH_UP = "To get each new message once, ask for `after=<largest id seen>` and 
 
 
 def idempotency_key(request):
-    """The header Idempotency-Key, or None. Raises ValidationError if it is malformed."""
+    """Return the header Idempotency-Key, or None. Raises ValidationError if it is malformed."""
     key = request.headers.get("Idempotency-Key")
     if key is not None and not re.fullmatch("[!-~]{1,255}", key):
         raise ValidationError({"idempotency_key": ["Must be 1 to 255 visible ASCII characters."]})
@@ -83,7 +83,7 @@ class MailboxView(MessageListView):
         serializer = SendSerializer(data=request.data)
         if not serializer.is_valid():
             if [error.code for error in serializer.errors.get("receiver", ())] == ["does_not_exist"]:
-                refuse_used_key(request.user, idempotency_key(request))
+                reject_used_key(request.user, idempotency_key(request))
             raise ValidationError(serializer.errors)
         message, replayed = send_message(
             sender=request.user, idempotency_key=idempotency_key(request), **serializer.validated_data

@@ -6,8 +6,8 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 
-def shown_time(time: datetime) -> str:
-    """A time in UTC, naive or aware, in the format of the API."""
+def format_time(time: datetime) -> str:
+    """Return a time in UTC, naive or aware, in the format of the API."""
     return f"{time.isoformat(timespec='microseconds')[:26]}Z"
 
 

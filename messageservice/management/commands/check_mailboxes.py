@@ -10,7 +10,7 @@ from psycopg.errors import LockNotAvailable
 from messageservice.comparisons import Difference, Figures, compare, repair
 
 BATCH = 100  # users per statement: a tenth of a second if each has some hundred messages
-ATTEMPTS = 100  # to repair a user; each waits up to 100 ms for a lock, and no request keeps one for longer than 5 s
+ATTEMPTS = 100  # to repair a user; each waits up to 100 ms for a lock, and no request holds a lock for longer than 5 s
 
 
 class Command(BaseCommand):
@@ -29,7 +29,7 @@ class Command(BaseCommand):
             differences = compare(ids[0], last)
             users = {difference.user_id for difference in differences}
             if repair:
-                differences = [found for user in User.objects.filter(pk__in=users) for found in repair_user(user)]
+                differences = [each for user in User.objects.filter(pk__in=users) for each in repair_user(user)]
             self.report(differences)
             checked += len(ids)
             differing += len(users)
@@ -52,7 +52,7 @@ class Command(BaseCommand):
 
 
 def repair_user(user: User) -> list[Difference]:
-    """Repair what is stored for the user; try again as long as requests keep locks that it needs."""
+    """Repair what is stored for the user; retry up to ATTEMPTS times while requests hold locks that it needs."""
     for _ in range(ATTEMPTS - 1):
         try:
             return repair(user)

@@ -39,9 +39,8 @@ class Command(BaseCommand):
         for hours, sender, receiver, content in MESSAGES:
             message, _ = send_message(sender=users[sender], receiver=users[receiver], content=content)
             Message.objects.filter(pk=message.id).update(created=timezone.now() - timedelta(hours=hours))
-            Mailbox.objects.filter(user=users[sender]).update(
-                window_ends=None
-            )  # LIMIT_SEND, however low, does not stop the next message
+            # LIMIT_SEND, however low, must not stop the next message.
+            Mailbox.objects.filter(user=users[sender]).update(window_ends=None)
             if hours > HOURS_UNREAD:
                 conversation = Conversation.objects.get(owner=users[receiver], partner=users[sender])
                 mark_read(conversation=conversation, up_to=message.id)

@@ -1,4 +1,4 @@
-"""Leaps over ids of messages that clients may have seen, although the database knows nothing of them."""
+"""Skips ids of messages that the database has lost but clients may have seen."""
 
 import re
 
@@ -8,17 +8,17 @@ from django.db import connection, transaction
 from config.database.sql import execute, fetch_one
 from messageservice.models import MESSAGE
 
-# More than the messages of two days at 440 a second. 90 million such leaps fit below 2^53, where JavaScript's numbers end.
+# More than the messages of two days at 440 a second. 90 million such steps fit below 2^53, where JavaScript's numbers end.
 DEFAULT, MOST = 100_000_000, 10_000_000_000
 SEQUENCE = f"pg_get_serial_sequence('{MESSAGE}', '{MESSAGE.id}')"
 LARGEST = f"SELECT coalesce(max({MESSAGE.id}), 0) FROM {MESSAGE}"  # noqa: S608
 
 
 class Command(BaseCommand):
-    help = "Leaves out ids of messages, so that none is given twice after a restore or a failover that lost messages."
+    help = "Skips ids of messages, so that no id is used twice after a restore or a failover that lost messages."
 
     def add_arguments(self, parser):
-        parser.add_argument("n", nargs="?", default=str(DEFAULT), help=f"how many ids are left out, by default {DEFAULT}")
+        parser.add_argument("n", nargs="?", default=str(DEFAULT), help=f"how many ids to skip, by default {DEFAULT}")
 
     def handle(self, *, n, **options):
         if not re.fullmatch("[0-9]{1,11}", n) or not 1 <= int(n) <= MOST:
@@ -26,11 +26,11 @@ class Command(BaseCommand):
         skip = _skip_on_postgresql if connection.vendor == "postgresql" else _skip_on_sqlite
         with transaction.atomic():
             old, new = skip(int(n))
-        self.stdout.write(f"The next message gets the id {new}. Without this leap it would get {old}.")
+        self.stdout.write(f"The next message gets the id {new}. Without the skip it would get {old}.")
 
 
 def _skip_on_postgresql(n: int) -> tuple[int, int]:
-    """Return the next id before and after. No message is sent in between: it could get an id that is left out."""
+    """Return the next id before and after. No message is sent in between: it could get a skipped id."""
     execute(f"LOCK TABLE {MESSAGE} IN SHARE ROW EXCLUSIVE MODE")
     [old] = fetch_one(f"SELECT greatest(nextval({SEQUENCE}), ({LARGEST}) + 1)")
     execute(f"SELECT setval({SEQUENCE}, %(new)s, false)", new=old + n)

@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 from config.testing.cases import ApiTestCase
 from messageservice.models import Message
-from messageservice.testing import EMPTY_PAGE, LISTS, MessageAssertions, as_shown_time, make_message
+from messageservice.testing import EMPTY_PAGE, LISTS, MessageAssertions, make_message, time_json
 
 MICROSECOND = timedelta(microseconds=1)
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -19,12 +19,12 @@ class TimeRangeTests(MessageAssertions, ApiTestCase):
         self.client = self.as_user(self.alice)
 
     def fill(self, *times: datetime) -> None:
-        """Messages of alice to herself, which are on each of her lists."""
+        """Create messages of alice to herself, which are on each of her lists."""
         for time in times:
             make_message(self.alice, self.alice, created=time)
 
     def times(self, query: str, path: str = PATH) -> list[str]:
-        """The times on the list, oldest first; `query` is not escaped."""
+        """Return the times on the list, oldest first; `query` is not escaped."""
         response = self.client.get(f"{path}?{query}")
         self.assertEqual(response.status_code, 200, response.content)
         page = response.json()
@@ -36,7 +36,7 @@ class TimeRangeTests(MessageAssertions, ApiTestCase):
         for moment in (NOON, NOON + MICROSECOND, NOON - MICROSECOND, NOON + timedelta(seconds=0.5)):
             Message.objects.all().update(created=NOON - timedelta(days=9))
             self.fill(*(moment + steps * MICROSECOND for steps in (-1_000_000, -1, 0, 1, 1_000_000)))
-            far, before, now, after, late = (as_shown_time(moment + n * MICROSECOND) for n in (-(10**6), -1, 0, 1, 10**6))
+            far, before, now, after, late = (time_json(moment + n * MICROSECOND) for n in (-(10**6), -1, 0, 1, 10**6))
             for path in LISTS:
                 with self.subTest(moment=moment, path=path):
                     self.assertEqual(self.times(f"since={now}", path), [now, after, late])
@@ -46,9 +46,9 @@ class TimeRangeTests(MessageAssertions, ApiTestCase):
                     self.assertEqual(self.times(f"since={after}&until={now}", path), [])
                     self.assertEqual(self.times(f"since={now}&until={now}", path), [])
 
-    def test_reads_every_way_to_write_an_instant(self):
+    def test_accepts_every_format_of_an_instant(self):
         self.fill(NOON - MICROSECOND, NOON, NOON + MICROSECOND)
-        noon, later = as_shown_time(NOON), as_shown_time(NOON + MICROSECOND)
+        noon, later = time_json(NOON), time_json(NOON + MICROSECOND)
         for text in (
             "2026-11-23T12:00:00Z",
             "2026-11-23T12:00:00.0Z",
@@ -69,7 +69,7 @@ class TimeRangeTests(MessageAssertions, ApiTestCase):
 
     def test_rounds_up_to_microseconds(self):
         self.fill(NOON - MICROSECOND, NOON, NOON + MICROSECOND)
-        before, noon, later = (as_shown_time(NOON + steps * MICROSECOND) for steps in (-1, 0, 1))
+        before, noon, later = (time_json(NOON + steps * MICROSECOND) for steps in (-1, 0, 1))
         for text, kept in {
             "2026-11-23T11:59:59.9999990Z": [before, noon, later],
             "2026-11-23T11:59:59.9999991Z": [noon, later],
@@ -83,9 +83,9 @@ class TimeRangeTests(MessageAssertions, ApiTestCase):
                 self.assertEqual(self.times(f"since={text}"), kept)
                 self.assertEqual(self.times(f"until={text}"), [time for time in (before, noon, later) if time not in kept])
 
-    def test_answers_instants_at_the_ends_of_the_calendar_and_beyond(self):
+    def test_accepts_instants_at_and_beyond_the_limits_of_the_calendar(self):
         self.fill(FIRST, FIRST + MICROSECOND, NOON, LAST - MICROSECOND, LAST)
-        rows = [as_shown_time(time) for time in (FIRST, FIRST + MICROSECOND, NOON, LAST - MICROSECOND, LAST)]
+        rows = [time_json(time) for time in (FIRST, FIRST + MICROSECOND, NOON, LAST - MICROSECOND, LAST)]
         for text, older in {
             "0001-01-01T00:00:00+23:59": 0,
             "0001-01-01T00:00:00+14:00": 0,
@@ -129,7 +129,7 @@ class TimeRangeTests(MessageAssertions, ApiTestCase):
                 with self.subTest(query=query, path=path):
                     self.assertEqual(self.times(query, path), kept)
 
-    def test_pages_keep_them(self):
+    def test_links_to_pages_keep_since_and_until(self):
         self.fill(*[NOON] * 3)
         for since in ("2026-11-23T15:00:00+03:00", "2026-11-23T15:00:00%2B03:00"):
             for paging in ("page=1", "after=0"):
@@ -151,7 +151,7 @@ class TimeRangeTests(MessageAssertions, ApiTestCase):
                     self.client.get(f"{path}?{query}&before=9").json(), {"next": None, "previous": None, "results": []}
                 )
 
-    def test_refuse_what_is_not_an_instant(self):
+    def test_reject_what_is_not_an_instant(self):
         self.fill(NOON)
         loose = """
             2026-11-23 2026-11-23T12:00Z 2026-11-23T12Z 2026-11-23T12:00:00 2026-11-23t12:00:00Z 2026-11-23T12:00:00z
@@ -175,9 +175,9 @@ class TimeRangeTests(MessageAssertions, ApiTestCase):
         for name in ("since", "until"):
             for value in f"{loose} {impossible} {padded}".split():
                 with self.subTest(name=name, value=value):
-                    self.assert_names(self.client.get(f"{PATH}?{name}={value}"), name)
+                    self.assert_invalid(self.client.get(f"{PATH}?{name}={value}"), name)
 
-    def test_are_refused_if_empty_doubled_misspelt_or_elsewhere(self):
+    def test_are_rejected_if_empty_repeated_misspelt_or_on_other_lists(self):
         noon = "2026-11-23T12:00:00Z"
         for path in LISTS:
             for query, name in (
@@ -189,11 +189,11 @@ class TimeRangeTests(MessageAssertions, ApiTestCase):
                 (f"from={noon}", "from"),
             ):
                 with self.subTest(path=path, query=query):
-                    self.assert_names(self.client.get(f"{path}?{query}"), name)
+                    self.assert_invalid(self.client.get(f"{path}?{query}"), name)
         for path in ("/api/conversation", "/api/block", "/api/auth/user"):
             with self.subTest(path=path):
-                self.assert_names(self.client.get(f"{path}?since={noon}"), "since")
-        self.assert_names(self.client.get(f"{PATH}?since=x&until=y&date=z&user=nobody"), "since", "until", "date", "user")
+                self.assert_invalid(self.client.get(f"{path}?since={noon}"), "since")
+        self.assert_invalid(self.client.get(f"{PATH}?since=x&until=y&date=z&user=nobody"), "since", "until", "date", "user")
 
     def test_are_described_on_each_list(self):
         paths = self.client.get("/api/schema").json()["paths"]

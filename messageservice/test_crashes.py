@@ -13,7 +13,7 @@ from config.testing.service import Service, running_service
 from messageservice.models import Message
 
 
-class CatchingUpTests(ConcurrentTestCase):
+class PollingTests(ConcurrentTestCase):
     SENDERS = 8
     MESSAGES_EACH = 25
 
@@ -51,7 +51,7 @@ class CatchingUpTests(ConcurrentTestCase):
         self.assertEqual(len(seen), self.SENDERS * self.MESSAGES_EACH)
 
 
-class RetrySafeSendingTests(ConcurrentTestCase):
+class RetryTests(ConcurrentTestCase):
     def setUp(self):
         super().setUp()
         self.token = issue_token(self.alice)[1]
@@ -71,11 +71,11 @@ class RetrySafeSendingTests(ConcurrentTestCase):
             self.assertEqual(status, 503)
         raise TimeoutError(f"No response for {key} within a minute.")
 
-    def assert_one_message_per_key(self, answers):
-        """`answers`: pairs of a key and the id in the response."""
+    def assert_one_message_per_key(self, responses):
+        """`responses`: pairs of a key and the id in the response."""
         stored = list(Message.objects.order_by("pk").values_list("idempotency_key", "pk"))
         self.assertEqual(len({key for key, _ in stored}), len(stored))
-        self.assertEqual(set(answers), set(stored))
+        self.assertEqual(set(responses), set(stored))
 
     def test_eight_clients_send_one_key_at_once(self):
         with running_service(self.log_folder) as service:
@@ -100,17 +100,17 @@ class RetrySafeSendingTests(ConcurrentTestCase):
 
     def test_service_is_killed_under_load(self):
         clients, messages_each = 8, 40
-        answers = []
+        responses = []
 
         def send_many(client):
             for number in range(messages_each):
                 key = f"{client}-{number}"
-                answers.append((key, self.send(service, key)))
+                responses.append((key, self.send(service, key)))
 
         def kill_twice():
             for share in (0.25, 0.5):
                 deadline = time.monotonic() + 60
-                while len(answers) < share * clients * messages_each and time.monotonic() < deadline:
+                while len(responses) < share * clients * messages_each and time.monotonic() < deadline:
                     time.sleep(0.01)
                 service.kill()
                 service.start()
@@ -122,5 +122,5 @@ class RetrySafeSendingTests(ConcurrentTestCase):
         finally:
             service.stop()
 
-        self.assertEqual(len(answers), clients * messages_each)
-        self.assert_one_message_per_key(answers)
+        self.assertEqual(len(responses), clients * messages_each)
+        self.assert_one_message_per_key(responses)

@@ -8,19 +8,19 @@ from blocking.models import Block
 from config.environment import Limit
 from config.testing.cases import ApiTestCase, ConcurrentTestCase
 from messageservice.models import Message
-from messageservice.testing import MessageAssertions, as_shown
+from messageservice.testing import MessageAssertions, as_json
 
 USED_BEFORE = {"detail": "This Idempotency-Key was already used for another message. Use a new key."}
 SENT = ("Successful Message", "alice", "bob")
 
 
-class SendingAgainAssertions(MessageAssertions):
+class IdempotencyAssertions(MessageAssertions):
     def send(self, client: APIClient, key: str | None, receiver: str = "bob", content: str = "hi"):
         headers = {} if key is None else {"Idempotency-Key": key}
         return client.post("/api/message", {"receiver": receiver, "content": content}, headers=headers)
 
     def assert_replayed(self, response, first) -> None:
-        """The response is the first one again, and nothing more was stored or logged."""
+        """Assert that the response repeats the first response, and that nothing more was stored or logged."""
         self.assertEqual(response.status_code, 201, response.content)
         self.assertEqual(response.json(), first.json())
         self.assertEqual(response["Location"], first["Location"])
@@ -30,7 +30,7 @@ class SendingAgainAssertions(MessageAssertions):
         self.assert_counters_agree()
 
 
-class SendingAgainTests(SendingAgainAssertions, ApiTestCase):
+class IdempotencyTests(IdempotencyAssertions, ApiTestCase):
     def setUp(self):
         super().setUp()
         self.client = self.as_user(self.alice)
@@ -41,7 +41,7 @@ class SendingAgainTests(SendingAgainAssertions, ApiTestCase):
         for _ in range(3):
             again = self.send(self.client, "a-key")
 
-            self.assertEqual((first.status_code, first.json()), (201, as_shown(Message.objects.get())))
+            self.assertEqual((first.status_code, first.json()), (201, as_json(Message.objects.get())))
             self.assertNotIn("Idempotency-Replayed", first)
             self.assert_replayed(again, first)
 
@@ -69,7 +69,7 @@ class SendingAgainTests(SendingAgainAssertions, ApiTestCase):
         self.assertFalse(any("Idempotency-Replayed" in response for response in responses))
         self.assertEqual(Message.objects.count(), 2)
 
-    def test_refuses_another_message_under_the_key(self):
+    def test_rejects_another_message_under_the_key(self):
         self.send(self.client, "key")
         others = (
             {"receiver": "carol"},
@@ -92,11 +92,11 @@ class SendingAgainTests(SendingAgainAssertions, ApiTestCase):
     def test_reports_wrong_fields_even_with_a_used_key(self):
         self.send(self.client, "key")
 
-        self.assert_names(self.send(self.client, "key", content=" "), "content")
+        self.assert_invalid(self.send(self.client, "key", content=" "), "content")
         without_receiver = self.client.post("/api/message", {"content": "hi"}, headers={"Idempotency-Key": "key"})
-        self.assert_names(without_receiver, "receiver")
+        self.assert_invalid(without_receiver, "receiver")
 
-    def test_keys_of_others_are_other_keys(self):
+    def test_two_senders_can_use_the_same_key(self):
         first = self.send(self.client, "key")
 
         others = [
@@ -110,7 +110,7 @@ class SendingAgainTests(SendingAgainAssertions, ApiTestCase):
             self.assertNotIn("Idempotency-Replayed", other)
         self.assertEqual(Message.objects.count(), 3)
 
-    def test_takes_any_visible_ascii_as_a_key(self):
+    def test_accepts_any_visible_ascii_as_a_key(self):
         visible = "".join(map(chr, range(ord("!"), ord("~") + 1)))
         keys = ("k", "K", "k" * 255, "k" * 254, visible, "0", "00", "null", '"k"', "k,k", "%20")
 
@@ -124,12 +124,12 @@ class SendingAgainTests(SendingAgainAssertions, ApiTestCase):
                 self.assertIn("Idempotency-Replayed", self.send(self.client, key))
         self.assertEqual(Message.objects.count(), len(keys))
 
-    def test_refuses_an_invalid_key(self):
+    def test_rejects_an_invalid_key(self):
         for key in ("", " ", "k" * 256, "a key", " key", "key ", "a\tkey", "\x7f", "kéy", "k\xa0y", "k\x00y", "k" * 8000):
             with self.subTest(key=key[:9], length=len(key)):
                 response = self.send(self.client, key)
 
-                self.assert_names(response, "idempotency_key")
+                self.assert_invalid(response, "idempotency_key")
                 self.assertFalse(Message.objects.exists())
                 self.assertEqual(self.events(), [])
 
@@ -185,7 +185,7 @@ class SendingAgainTests(SendingAgainAssertions, ApiTestCase):
 
         self.assert_replayed(again, first)
         self.assertEqual(self.send(self.client, "key", content="ho").status_code, 422)
-        self.assert_names(self.send(self.client, "another"), "receiver")
+        self.assert_invalid(self.send(self.client, "another"), "receiver")
         User.objects.filter(pk=self.bob.pk).update(is_active=True)
         self.assertNotIn("Idempotency-Replayed", self.send(self.client, "another"))
 
@@ -210,7 +210,7 @@ class SendingAgainTests(SendingAgainAssertions, ApiTestCase):
         self.assertTime(again["read"])
         self.assertEqual(again, {**first, "read": again["read"]})
 
-    def test_needs_a_token(self):
+    def test_requires_a_token(self):
         self.send(self.client, "key")
 
         self.assertEqual(self.send(APIClient(), "key").status_code, 401)
@@ -223,7 +223,7 @@ class SendingAgainTests(SendingAgainAssertions, ApiTestCase):
             self.assertEqual(self.as_user(user).get(response["Location"]).json(), response.json())
 
 
-class SendingAgainAtOnceTests(SendingAgainAssertions, ConcurrentTestCase):
+class ParallelIdempotencyTests(IdempotencyAssertions, ConcurrentTestCase):
     def sending(self, key: str, content: str = "hi"):
         client = self.as_user(self.alice)
         return lambda: self.send(client, key, content=content)
@@ -231,7 +231,7 @@ class SendingAgainAtOnceTests(SendingAgainAssertions, ConcurrentTestCase):
     def test_eight_requests_with_one_key_store_one_message(self):
         responses = self.at_once(*[self.sending("key") for _ in range(8)])
 
-        message = as_shown(Message.objects.get())
+        message = as_json(Message.objects.get())
         self.assertEqual([response.status_code for response in responses], [201] * 8)
         self.assertEqual([response.json() for response in responses], [message] * 8)
         self.assertEqual(sum("Idempotency-Replayed" not in response for response in responses), 1)
