@@ -14,7 +14,7 @@ from typing import NamedTuple, NoReturn
 
 HOST_PATTERN = r"\*|\.?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]"
 PORT_PATTERN = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-ORIGIN_PATTERN = rf"[a-z][a-z0-9+.-]*://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:{PORT_PATTERN})?"
+ORIGIN_PATTERN = rf"[a-z][a-z0-9+.-]*://([a-z0-9]+(?:(?:\.|-+)[a-z0-9]+)*|\[[0-9A-Fa-f:.]+\])(:{PORT_PATTERN})?"
 ADDRESS_PATTERN = rf"(?i:off)|([A-Za-z0-9-]{{1,63}}(?:\.[A-Za-z0-9-]{{1,63}})*|\[[0-9A-Fa-f:.]+\]):0*({PORT_PATTERN})"
 
 

@@ -23,6 +23,8 @@ TOKEN_TTL = environment.integer("TOKEN_TTL", 36_000, lowest=1, highest=3_153_600
 PASSWORD_MIN_LENGTH = environment.integer("PASSWORD_MIN_LENGTH", 8, lowest=1, highest=1024)
 CORS_ALLOWED_ORIGINS = environment.origins("CORS_ALLOWED_ORIGINS")
 METRICS = environment.address("METRICS")
+if METRICS and METRICS[1] == PORT:
+    environment.abort("METRICS", f"the service itself uses port {PORT}")
 LIMIT_LOGIN = environment.limit("LIMIT_LOGIN", "20/300")
 LIMIT_LOGIN_ADDRESS = environment.limit("LIMIT_LOGIN_ADDRESS", "500/300" if LIMIT_LOGIN else "off")
 LIMIT_LOGIN_NAME = environment.limit("LIMIT_LOGIN_NAME", "100/3600" if LIMIT_LOGIN else "off")

@@ -141,7 +141,7 @@ class InvalidValueTests(EnvironmentTestCase):
 
     def test_origins(self):
         wrong = ("*", "example.com", "https://", "https://a/", "https://a,,https://b", "https://a b")
-        self.assertAborts("CORS_ALLOWED_ORIGINS", *wrong, "https://a.example:65536")
+        self.assertAborts("CORS_ALLOWED_ORIGINS", *wrong, "https://a.example:65536", "https://a..b", "https://A.example")
 
     def test_limits(self):
         for variable in (variable for variable in VARIABLES if variable.startswith("LIMIT_")):
@@ -149,7 +149,19 @@ class InvalidValueTests(EnvironmentTestCase):
             self.assertAborts(variable, *wrong)
 
     def test_addresses(self):
-        wrong = ("on", "9100", ":9100", "a:0", "a:65536", "::1:9100", "[x]:9100", "a..b:9100", "a:9100/metrics", "a:9\n")
+        wrong = (
+            "on",
+            "9100",
+            ":9100",
+            "a:0",
+            "a:65536",
+            "::1:9100",
+            "[x]:9100",
+            "a..b:9100",
+            "a:9100/metrics",
+            "a:9\n",
+            "a:8000",
+        )
         self.assertAborts("METRICS", *wrong)
 
     def test_hosts(self):
@@ -198,6 +210,7 @@ class InvalidValueTests(EnvironmentTestCase):
             f"sqlite:///{self.folder}/missing\n/db.sqlite3",
             f"sqlite:///{self.folder}",
             "sqlite:///:memory:/x",
+            "sqlite:///:memory:",
         )
 
 

@@ -34,6 +34,8 @@ def database(variable: str, default: Path) -> dict[str, Any]:
 
 
 def _sqlite(variable: str, file: Path) -> dict[str, Any]:
+    if file.name == ":memory:":
+        abort(variable, "the processes need a file that they share")
     if not file.name or file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
         abort(variable, f"{str(file)!r} is not a file that can be written to")
     return {
