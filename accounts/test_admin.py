@@ -46,7 +46,7 @@ class OperatorLoginTests(AdminTestCase):
         self.assertEqual(self.log_lines("requests")[-1]["user"], "operator")
 
     def test_takes_the_name_in_any_letter_case(self):
-        self.admin = self.logged_in("OPERATOR")
+        self.admin = self.log_in_to_admin("OPERATOR")
 
         self.page("/admin/")
         self.assertEqual(self.events(), [("Login", "operator", "-")] * 2)
@@ -62,7 +62,7 @@ class OperatorLoginTests(AdminTestCase):
     def test_redirects_everyone_else_to_the_login(self):
         strangers = {
             "no log-in": Client(),
-            "an ordinary user": self.logged_in("alice"),
+            "an ordinary user": self.log_in_to_admin("alice"),
             "an ordinary user's token": self.as_user(self.alice),
             "the operator's token": self.as_user(self.operator),
         }
@@ -115,7 +115,7 @@ class OwnPasswordTests(AdminTestCase):
 
     def test_ends_every_other_session_and_revokes_tokens(self):
         operator = self.as_user(self.operator)
-        other_session = self.logged_in("operator")
+        other_session = self.log_in_to_admin("operator")
 
         self.assertRedirects(self.change(PASSWORD), "/admin/password_change/done/")
 
@@ -167,7 +167,7 @@ class SecretsTests(AdminTestCase):
         self.bob.is_staff = True
         self.bob.save()
         self.bob.user_permissions.set(Permission.objects.filter(codename__startswith="view_"))
-        self.admin = self.logged_in("bob")
+        self.admin = self.log_in_to_admin("bob")
 
         for page in [*PAGES, f"/admin/auth/user/{self.alice.pk}/change/"]:
             with self.subTest(page):
@@ -320,8 +320,8 @@ class UserTests(AdminTestCase):
     def test_searches_by_part_of_a_name(self):
         for part in ("bob", "BO", "oB"):
             with self.subTest(part):
-                self.assertEqual(self.listed(f"/admin/auth/user/?q={part}"), [self.bob])
-        self.assertEqual(self.listed("/admin/auth/user/?q=b_b"), [])
+                self.assertEqual(self.list_rows(f"/admin/auth/user/?q={part}"), [self.bob])
+        self.assertEqual(self.list_rows("/admin/auth/user/?q=b_b"), [])
 
     def test_shows_times_in_utc(self):
         for path, times in {
@@ -340,7 +340,7 @@ class StaffTests(AdminTestCase):
         super().setUp()
         User.objects.filter(pk__in=[self.bob.pk, self.carol.pk]).update(is_staff=True)
         self.bob.user_permissions.set(Permission.objects.all())
-        self.admin = self.logged_in("bob")
+        self.admin = self.log_in_to_admin("bob")
         self.group = Group.objects.create(name="helpers")
         self.bob.groups.add(self.group)
         dave = User.objects.create(username="dave", is_superuser=True)
@@ -438,7 +438,7 @@ class StaffTests(AdminTestCase):
         self.assertFalse(self.group.permissions.exists())
 
     def test_superusers_can_do_all_of_it(self):
-        self.admin = self.logged_in("operator")
+        self.admin = self.log_in_to_admin("operator")
         more = {"is_staff": "on", "is_superuser": "on", "groups": [self.group.pk]}
 
         self.assertEqual(self.post(f"user/{self.carol.pk}/change/", **self.form(**more)), 302)
@@ -457,13 +457,13 @@ class TokenTests(AdminTestCase):
 
         links = self.links(f"/admin/auth/user/{self.alice.pk}/change/")
 
-        self.assertEqual(self.listed(links["Tokens"]), [token])
+        self.assertEqual(self.list_rows(links["Tokens"]), [token])
 
     def test_lists_owners_and_expiry_newest_first(self):
         token, _ = issue_token(self.alice)
         newer = [issue_token(self.bob)[0] for _ in range(4)]
 
-        self.assertEqual(self.listed("/admin/knox/authtoken/"), [*newer[::-1], token])
+        self.assertEqual(self.list_rows("/admin/knox/authtoken/"), [*newer[::-1], token])
         html = self.page("/admin/knox/authtoken/")
         self.assertIn("alice", html)
         for time in (token.created, token.expiry):
@@ -473,8 +473,8 @@ class TokenTests(AdminTestCase):
     def test_searches_by_whole_name(self):
         token, _ = issue_token(self.alice)
 
-        self.assertEqual(self.listed("/admin/knox/authtoken/?q=Alice"), [token])
-        self.assertEqual(self.listed("/admin/knox/authtoken/?q=ali"), [])
+        self.assertEqual(self.list_rows("/admin/knox/authtoken/?q=Alice"), [token])
+        self.assertEqual(self.list_rows("/admin/knox/authtoken/?q=ali"), [])
 
     def test_cannot_create_change_or_delete_a_token(self):
         token, _ = issue_token(self.alice)

@@ -18,7 +18,7 @@ from accounts.models import Tally
 from accounts.tests import INCORRECT
 from config.environment import Limit
 from config.testing.cases import PASSWORD, ApiTestCase, ConcurrentTestCase
-from config.testing.service import running_service
+from config.testing.service import run_service
 
 THREE_A_MINUTE = Limit(count=3, seconds=60)
 FIVE_AN_HOUR = Limit(count=5, seconds=3600)
@@ -583,7 +583,7 @@ class ParallelLimitTests(ConcurrentTestCase):
 
     @only_limits(LIMIT_LOGIN=FIVE_AN_HOUR, LIMIT_LOGIN_ADDRESS=Limit(100, 60), LIMIT_LOGIN_NAME=Limit(100, 60))
     def test_wrong_log_ins(self):
-        statuses = self.at_once(*[partial(self.log_in, "alice", WRONG)] * 50)
+        statuses = self.in_parallel(*[partial(self.log_in, "alice", WRONG)] * 50)
 
         self.assertEqual(Counter(statuses), {400: 5, 429: 45})
         self.assertEqual(self.events(), [("Invalid Login", "alice", "-")] * 5)
@@ -592,7 +592,7 @@ class ParallelLimitTests(ConcurrentTestCase):
     def test_wrong_log_ins_for_several_names(self):
         names = ("alice", "bob", "nobody", "somebody") * 6
 
-        statuses = self.at_once(*[partial(self.log_in, name, WRONG) for name in names])
+        statuses = self.in_parallel(*[partial(self.log_in, name, WRONG) for name in names])
 
         self.assertEqual(Counter(statuses), {400: 5, 429: 19})
 
@@ -601,7 +601,7 @@ class ParallelLimitTests(ConcurrentTestCase):
         passwords = [f"guess {number}" for number in range(29)]
         passwords.insert(random.randrange(30), PASSWORD)  # noqa: S311 - any place will do
 
-        statuses = self.at_once(*[partial(self.log_in, "alice", password) for password in passwords])
+        statuses = self.in_parallel(*[partial(self.log_in, "alice", password) for password in passwords])
 
         owner_status = statuses.pop(passwords.index(PASSWORD))
         self.assertIn(owner_status, (200, 429))
@@ -610,8 +610,8 @@ class ParallelLimitTests(ConcurrentTestCase):
 
     def test_wrong_log_ins_at_several_worker_processes(self):
         credentials = {"username": "alice", "password": WRONG}
-        with running_service(self.log_folder, LIMIT_LOGIN="5/3600") as service:
-            responses = self.at_once(*[partial(service.request, "POST", "/api/auth/login", credentials)] * 50)
+        with run_service(self.log_folder, LIMIT_LOGIN="5/3600") as service:
+            responses = self.in_parallel(*[partial(service.request, "POST", "/api/auth/login", credentials)] * 50)
 
         self.assertEqual(Counter(status for status, _ in responses), {400: 5, 429: 45})
 
@@ -620,7 +620,7 @@ class ParallelLimitTests(ConcurrentTestCase):
         client = self.as_user(self.alice)
         fields = {"current_password": WRONG, "new_password": "a new long secret"}
 
-        responses = self.at_once(*[partial(client.post, "/api/auth/password", fields)] * 20)
+        responses = self.in_parallel(*[partial(client.post, "/api/auth/password", fields)] * 20)
 
         self.assertEqual(Counter(response.status_code for response in responses), {400: 5, 429: 15})
 
@@ -635,7 +635,7 @@ class ParallelLimitTests(ConcurrentTestCase):
 
         with ThreadPoolExecutor() as pool, transaction.atomic():
             Tally.objects.select_for_update().get(key=locked)
-            second = pool.submit(self.at_once, partial(self.log_in, "alice", WRONG))
+            second = pool.submit(self.in_parallel, partial(self.log_in, "alice", WRONG))
             while not second.done() and not self.is_waited_for():
                 time.sleep(0.01)
             unlocked = Tally.objects.select_for_update(skip_locked=True).values_list("key", flat=True)
@@ -647,7 +647,7 @@ class ParallelLimitTests(ConcurrentTestCase):
         sign_up = partial(APIClient().post, "/api/auth/register")
         fields = [{"username": f"user-{number}", "password": PASSWORD} for number in range(20)]
 
-        responses = self.at_once(*[partial(sign_up, each) for each in fields])
+        responses = self.in_parallel(*[partial(sign_up, each) for each in fields])
 
         self.assertEqual(Counter(response.status_code for response in responses), {201: 5, 429: 15})
         self.assertEqual(User.objects.count(), 3 + 5)

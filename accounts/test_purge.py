@@ -102,7 +102,7 @@ class ParallelPurgeTests(PurgeMixin, ConcurrentTestCase):
 
         with transaction.atomic():
             Tally.objects.select_for_update().get(key="locked")
-            [out] = self.at_once(self.purge)
+            [out] = self.in_parallel(self.purge)
 
         self.assertEqual(Tally.objects.get().key, "locked")
         self.assertEqual(out, "Deleted: expired tokens 0, limit records 1\n")

@@ -153,7 +153,7 @@ class ParallelEndSessionTests(ConcurrentTestCase):
             path = f"/api/auth/session/{token.digest[:32]}"
             requests = [partial(self.as_user(dave).delete, path) for _ in range(2)]
 
-            responses = self.at_once(*requests)
+            responses = self.in_parallel(*requests)
 
             self.assertEqual(sorted(response.status_code for response in responses), [204, 404])
         self.assertEqual(self.events(), [("End Session", f"dave{number}", "-") for number in range(5)])

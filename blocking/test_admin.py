@@ -12,13 +12,13 @@ class BlockTests(AdminTestCase):
     def test_lists_newest_first(self):
         newer = Block.objects.create(blocker=self.carol, blocked=self.alice)
 
-        self.assertEqual(self.listed(LIST), [newer, self.block])
+        self.assertEqual(self.list_rows(LIST), [newer, self.block])
         self.assertIn("bob", self.page(LIST))
 
     def test_searches_by_whole_name_of_blocker_or_blocked(self):
-        self.assertEqual(self.listed(f"{LIST}?q=Alice"), [self.block])
-        self.assertEqual(self.listed(f"{LIST}?q=bob"), [self.block])
-        self.assertEqual(self.listed(f"{LIST}?q=bo"), [])
+        self.assertEqual(self.list_rows(f"{LIST}?q=Alice"), [self.block])
+        self.assertEqual(self.list_rows(f"{LIST}?q=bob"), [self.block])
+        self.assertEqual(self.list_rows(f"{LIST}?q=bo"), [])
 
     def test_the_page_of_a_user_links_to_blocks_by_and_of_them(self):
         by_carol = Block.objects.create(blocker=self.carol, blocked=self.alice)
@@ -26,7 +26,7 @@ class BlockTests(AdminTestCase):
 
         links = self.links(f"/admin/auth/user/{self.alice.pk}/change/")
 
-        self.assertEqual(self.listed(links["Blocks"]), [by_carol, self.block])
+        self.assertEqual(self.list_rows(links["Blocks"]), [by_carol, self.block])
 
     def test_shows_times_in_utc(self):
         for path in (LIST, f"{LIST}{self.block.pk}/change/"):

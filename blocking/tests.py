@@ -5,7 +5,7 @@ from urllib.parse import quote
 from django.contrib.auth.models import User
 
 from blocking.models import Block
-from config.testing.cases import ApiTestCase, ConcurrentTestCase, deleted_once_found
+from config.testing.cases import ApiTestCase, ConcurrentTestCase, delete_after_lookup
 
 YOURSELF = {"blocked": ["You cannot block yourself."]}
 ALREADY = {"blocked": ["You already block this user."]}
@@ -125,7 +125,7 @@ class ParallelBlockTests(ConcurrentTestCase):
     def test_only_one_of_many_requests_succeeds(self):
         clients = [self.as_user(self.alice) for _ in range(8)]
 
-        responses = self.at_once(*[partial(client.post, "/api/block", {"blocked": "bob"}) for client in clients])
+        responses = self.in_parallel(*[partial(client.post, "/api/block", {"blocked": "bob"}) for client in clients])
 
         self.assertEqual(sorted(response.status_code for response in responses), [201] + [400] * 7)
         self.assertEqual([response.json() for response in responses if response.status_code == 400], [ALREADY] * 7)
@@ -133,7 +133,7 @@ class ParallelBlockTests(ConcurrentTestCase):
         self.assertEqual(self.events(), [("Block User", "alice", "bob")])
 
     def test_rejects_a_user_who_has_just_been_deleted(self):
-        with deleted_once_found("bob"):
+        with delete_after_lookup("bob"):
             response = self.as_user(self.alice).post("/api/block", {"blocked": "bob"})
 
         self.assertEqual(response.status_code, 400)
@@ -144,7 +144,7 @@ class ParallelBlockTests(ConcurrentTestCase):
     def test_two_can_block_each_other(self):
         alice, bob = self.as_user(self.alice), self.as_user(self.bob)
 
-        responses = self.at_once(
+        responses = self.in_parallel(
             partial(alice.post, "/api/block", {"blocked": "bob"}), partial(bob.post, "/api/block", {"blocked": "alice"})
         )
 
@@ -168,7 +168,7 @@ class ParallelBlockTests(ConcurrentTestCase):
                 status = client.post("/api/message", {"receiver": "alice", "content": "hi"}).status_code
             return status
 
-        statuses = self.at_once(block, *[partial(write_until_after_the_response, client) for client in clients])
+        statuses = self.in_parallel(block, *[partial(write_until_after_the_response, client) for client in clients])
 
         self.assertEqual(statuses, [201] + [403] * 4)
 
@@ -394,7 +394,7 @@ class ParallelUnblockTests(ConcurrentTestCase):
         Block.objects.create(blocker=self.alice, blocked=self.bob)
         clients = [self.as_user(self.alice) for _ in range(8)]
 
-        responses = self.at_once(*[partial(client.delete, "/api/block/bob") for client in clients])
+        responses = self.in_parallel(*[partial(client.delete, "/api/block/bob") for client in clients])
 
         self.assertEqual(sorted(response.status_code for response in responses), [204] + [404] * 7)
         self.assertEqual(

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 
 def usable_cpus(system: Path = Path("/")) -> int:
-    """The CPUs that this process may run on, or fewer where a quota of its control groups gives it less time, rounded up.
+    """Return the number of CPUs that this process may use: those it may run on, or the quota of its control groups, if less.
 
     Containers and systemd set such quotas, as Docker does with `--cpus`. `system` holds proc/ and sys/.
     """

@@ -1,6 +1,6 @@
 """Reads settings from environment variables. An invalid value ends the process, with one line that names the variable.
 
-An empty variable counts as not set. `<variable>_FILE` may name a file that holds the value.
+An empty variable is the same as none. `<variable>_FILE` may name a file that holds the value.
 """
 
 import os
@@ -92,7 +92,7 @@ def folder(variable: str, default: Path) -> Path:
 
 
 def secret(variable: str, file: Path) -> str:
-    """A secret, by default one that is generated at the first start and kept in `file`, which only its owner can read."""
+    """A secret. By default it is generated at the first start and stored in `file`, which only its owner can read."""
     if value := text(variable):
         return value
     try:

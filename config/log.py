@@ -34,11 +34,11 @@ NOBODY = "-"
 MAX_LENGTHS = {"path": 1_000, "traceback": 100_000}  # characters
 MAX_LENGTH = 150  # characters of every other field, such as the name in a login attempt, which can be as long as a body
 STANDARD_OUTPUT = 1  # its file descriptor
-LINE_SIZE = 4_096  # bytes of a line there: so many a pipe takes whole or not at all
+LINE_SIZE = 4_096  # bytes of a line there, which a pipe takes whole or not at all
 TEXT_SIZES, TEXT_SIZE = {"path": 2_000}, 400  # bytes of the path there, and of every other text but the traceback
-LONGEST_WAIT = 1  # second, for whoever reads standard output
+LONGEST_WAIT = 1  # second, until somebody reads standard output
 TRACEBACK_INTERVAL = 60  # seconds
-COMPLAINT_INTERVAL = 1  # second
+REPORT_INTERVAL = 1  # second
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -60,11 +60,11 @@ class RequestContext:
 _context: ContextVar[RequestContext] = ContextVar("request_context")
 _tracebacks: dict[tuple, tuple[float, int]] = {}  # when the traceback of an error was written, and the repeats since then
 _lock = Lock()
-_complained = mmap.mmap(-1, 8)  # when the last complaint was made; in memory that forked worker processes share
+_last_report = mmap.mmap(-1, 8)  # the time of the last report, in memory that forked worker processes share
 
 
 def request_id(proposed: str | None) -> str:
-    """The id that the client proposes if it is well-formed, otherwise a new one."""
+    """Return the id that the client proposes if it is well-formed, otherwise a new id."""
     return proposed if proposed and REQUEST_ID.fullmatch(proposed) else uuid.uuid4().hex
 
 
@@ -73,7 +73,7 @@ def begin_request(context: RequestContext) -> None:
 
 
 def current_request() -> RequestContext:
-    """The request that this thread is handling. Outside of requests all fields are `-`."""
+    """Return the request that this thread handles. Outside of requests all fields are `-`."""
     return _context.get(None) or RequestContext()
 
 
@@ -85,7 +85,7 @@ def record_request(status: int, milliseconds: float) -> None:
 
 
 def record_event(event: str, *, who: str, whom: str = NOBODY) -> None:
-    """Write a line of activity.log: `who` is the user who acted, `whom` the user that it was done to."""
+    """Write a line of activity.log: `who` is the user who acted, `whom` the user whom it affects."""
     request = current_request()
     activity_log.info({"request_id": request.id, "event": event, "who": who, "whom": whom, "address": request.address})
 
@@ -93,8 +93,8 @@ def record_event(event: str, *, who: str, whom: str = NOBODY) -> None:
 def record_error(error: BaseException) -> None:
     """Write an unexpected error to debug.log.
 
-    Of errors of one type from one line of code, the whole traceback is written once per TRACEBACK_INTERVAL. The lines of the
-    others count them in `repeats`.
+    For errors of the same type from the same line of code, the whole traceback is written once per TRACEBACK_INTERVAL. Lines
+    of repeated errors have their number, `repeats`, instead.
     """
     frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     key, now = (type(error), *frames[-1:]), time.monotonic()
@@ -107,7 +107,7 @@ def record_error(error: BaseException) -> None:
 
 
 def _traceback(error: BaseException | None) -> str:
-    """The whole traceback, without the row, message content included, that PostgreSQL quotes in the detail of an error."""
+    """Return the traceback without the rows, and so message content, that PostgreSQL quotes in the detail of an error."""
     text = "".join(traceback.format_exception(error))
     while error is not None:
         detail = getattr(getattr(error, "diag", None), "message_detail", None)
@@ -117,9 +117,9 @@ def _traceback(error: BaseException | None) -> str:
     return text
 
 
-def line_of(record: logging.LogRecord, **more: str) -> dict[str, Any]:
-    """The fields of the record's line: the time, `more`, and those of its message, a dictionary, with its texts cut."""
-    line = {"time": f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%dT%H:%M:%S.%fZ}", **more}
+def fields_of(record: logging.LogRecord, **extra: str) -> dict[str, Any]:
+    """Return the fields of the record's line: the time, `extra`, and the fields of its message, with texts cut."""
+    line = {"time": f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%dT%H:%M:%S.%fZ}", **extra}
     for name, value in record.msg.items():
         line[name] = value[: MAX_LENGTHS.get(name, MAX_LENGTH)] if isinstance(value, str) else value
     return line
@@ -132,7 +132,7 @@ class JsonFormatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(line_of(record))
+        return json.dumps(fields_of(record))
 
 
 class AppendHandler(WatchedFileHandler):
@@ -180,8 +180,8 @@ class StandardOutputHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            lines = [*encode_lines(line_of(record, log=record.name))]
-            fcntl.lockf(STANDARD_OUTPUT, fcntl.LOCK_EX)  # room that there is for a line stays until it is written
+            lines = [*encode_lines(fields_of(record, log=record.name))]
+            fcntl.lockf(STANDARD_OUTPUT, fcntl.LOCK_EX)  # so that no other process takes the room for a line
             try:
                 for line in lines:
                     self._write(line)
@@ -193,7 +193,7 @@ class StandardOutputHandler(logging.Handler):
     def _write(self, line: bytes) -> None:
         poll = select.poll()
         poll.register(STANDARD_OUTPUT, select.POLLOUT)
-        if not poll.poll(0 if lost_recently() else 1_000 * LONGEST_WAIT):
+        if not poll.poll(0 if reported_recently() else 1_000 * LONGEST_WAIT):
             raise TimeoutError("nobody reads it")
         written = os.write(STANDARD_OUTPUT, line)
         if written < len(line):  # it is a file on a full disk
@@ -236,13 +236,13 @@ def split_text(text: str, size: int) -> Iterator[str]:
         start += len(piece)
 
 
-def lost_recently() -> bool:
-    return time.monotonic() < struct.unpack("d", _complained)[0] + COMPLAINT_INTERVAL
+def reported_recently() -> bool:
+    return time.monotonic() < struct.unpack("d", _last_report)[0] + REPORT_INTERVAL
 
 
 def report_loss(log: str) -> None:
-    """Report the error that lost a line, on standard error, in one line and at most once per COMPLAINT_INTERVAL."""
-    if not lost_recently():
-        _complained[:] = struct.pack("d", time.monotonic())
+    """Report the error that lost a line, on standard error, in one line and at most once per REPORT_INTERVAL."""
+    if not reported_recently():
+        _last_report[:] = struct.pack("d", time.monotonic())
         with suppress(Exception):  # standard error may be a file on the same disk
             sys.stderr.write(f"{log}: {sys.exc_info()[1]}\n")

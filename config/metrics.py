@@ -1,4 +1,4 @@
-"""What the service counts for Prometheus. The help text of each metric is the question that it answers."""
+"""The metrics for Prometheus. The help text of each metric is the question to which it is the answer."""
 
 import re
 import time
@@ -29,7 +29,7 @@ database_errors = Counter("messaging_database_errors", "How many requests fail b
 
 
 class MetricsMiddleware(MiddlewareMixin):
-    """Counts every request. Labels are taken from what the service knows, so no client can add to their number."""
+    """Counts every request. All values of labels are known in advance, so no client can add to their number."""
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         started = time.monotonic()

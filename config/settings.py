@@ -152,7 +152,7 @@ CORS_URLS_REGEX = "^/api/"
 CORS_ALLOW_HEADERS = ["authorization", "content-type", "idempotency-key", "x-request-id"]
 CORS_EXPOSE_HEADERS = ["Location", "Retry-After", "X-Request-ID", "Idempotency-Replayed"]
 
-# Only a proxy's word counts: without a proxy, every client could claim to use HTTPS.
+# Only a proxy may set the header: without a proxy, every client could claim to use HTTPS.
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if TRUSTED_PROXIES else None
 SECURE_SSL_REDIRECT = HTTPS
 SECURE_REDIRECT_EXEMPT = ["^healthz$", "^readyz$"]  # load balancers use plain HTTP
@@ -162,7 +162,7 @@ SESSION_COOKIE_AGE = TOKEN_TTL  # seconds; a session in the admin ends as a toke
 SESSION_COOKIE_SECURE = HTTPS
 CSRF_COOKIE_SECURE = HTTPS
 # Defaults for every response. It may hold tokens and private messages, and browsers must not load, run or frame any of it.
-ANSWER_HEADERS = {
+RESPONSE_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "same-origin",

@@ -181,7 +181,7 @@ class AccessTests(CallTestCase):
 
         self.assertEqual(listed, set(served()))
 
-    def test_a_good_token_opens_every_call(self):
+    def test_a_valid_token_opens_every_endpoint(self):
         for call in CALLS:
             with self.subTest(call=call), undone():
                 response = self.make(self.as_user(self.alice), call)
@@ -199,7 +199,7 @@ class AccessTests(CallTestCase):
                     self.assertEqual([*response.json()], ["detail"])
             self.assertEqual(stored(), before, why)
 
-    def test_no_method_is_a_way_round(self):
+    def test_no_method_bypasses_the_token(self):
         for path in {call.path for call in CLOSED}:
             for method in EVERY_METHOD:
                 with self.subTest(path=path, method=method):
@@ -226,7 +226,7 @@ class AccessTests(CallTestCase):
 
                     self.assertEqual(response.status_code, call.status, response.content)
 
-    def test_a_stranger_gets_nothing_of_others_and_changes_nothing(self):
+    def test_another_user_gets_and_changes_nothing(self):
         carol, before = self.as_user(self.carol), stored(self.alice, self.bob)
 
         for call in CLOSED:
@@ -423,7 +423,7 @@ class RowIdTests(CallTestCase):
             User.objects.filter(pk=user.pk).update(id=cls.FIRST + number)
             user.pk = cls.FIRST + number
 
-    def test_no_answer_shows_the_row_id_of_a_user(self):
+    def test_no_response_shows_the_row_id_of_a_user(self):
         for user in (self.alice, self.carol):
             for call in CALLS:
                 with self.subTest(user=user, call=call), undone():
@@ -454,7 +454,7 @@ class AdminTests(AdminTestCase):
         self.before = stored()
         return client
 
-    def test_nobody_but_staff_gets_in(self):
+    def test_only_staff_can_log_in(self):
         own_ways = {"/admin/login/": (200, None), "/admin/logout/": (302, "/admin/")}
         strangers = {
             "nobody": Client(),
@@ -474,7 +474,7 @@ class AdminTests(AdminTestCase):
                     self.assertEqual((response.status_code, response.headers.get("Location")), expected)
         self.assertEqual(stored(), self.before)
 
-    def test_its_session_opens_no_call_of_the_api(self):
+    def test_its_session_opens_no_endpoint_of_the_api(self):
         for path in {call.path.partition("?")[0].format(message=1, session=1) for call in CLOSED}:
             for method in ("get", "post"):
                 with self.subTest(path=path, method=method):
@@ -597,7 +597,7 @@ class FileTests(ApiTestCase):
 class SecurityDocumentTests(ApiTestCase):
     DOCUMENT = Path(settings.BASE_DIR, "docs", "security.md")
 
-    def test_names_tests_and_proofs_that_there_are(self):
+    def test_names_existing_tests_and_proofs(self):
         text = self.DOCUMENT.read_text()
         tests = set(re.findall(r"`((?:accounts|blocking|config|messageservice)\.test\w*\.\w+(?:\.\w+)?)`", text))
         files = set(re.findall(r"`((?:accounts|benchmarks|blocking|config|docs|messageservice)/[\w/.]+)`", text))

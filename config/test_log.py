@@ -20,8 +20,8 @@ from django.conf import settings
 from accounts.authentication import issue_token
 from config.log import StandardOutputHandler, record_event
 from config.testing.cases import LOGS, PASSWORD, ApiTestCase, ConcurrentTestCase
-from config.testing.http_client import call, free_port
-from config.testing.service import running_service, test_database_url
+from config.testing.http_client import free_port, send_request
+from config.testing.service import run_service, test_database_url
 
 NASTY = 'a\nb\r"c\\\u2028\x85é'
 
@@ -254,10 +254,10 @@ for number in range(int(count)):
 
         self.assertEqual((self.log_folder / "requests.log").stat().st_mode & 0o137, 0)
 
-    def test_log_that_cannot_be_written_refuses_no_request(self):
+    def test_log_that_cannot_be_written_fails_no_request(self):
         self.log_folder.joinpath("requests.log").mkdir()
 
-        with mock.patch("sys.stderr", io.StringIO()) as console, mock.patch("config.log.COMPLAINT_INTERVAL", 0):
+        with mock.patch("sys.stderr", io.StringIO()) as console, mock.patch("config.log.REPORT_INTERVAL", 0):
             response = self.client.get("/healthz")
 
         self.assertEqual(response.status_code, 200)
@@ -300,7 +300,7 @@ import logging, os, resource, sys
 import config.log
 from config.log import AppendHandler, JsonFormatter, StandardOutputHandler
 
-config.log.COMPLAINT_INTERVAL = 60  # seconds; a slow machine takes more than one
+config.log.REPORT_INTERVAL = 60  # seconds; a slow machine takes more than one
 os.fork()  # as the server makes its worker processes
 handler = AppendHandler(*sys.argv[1:]) if sys.argv[1:] else StandardOutputHandler()
 handler.setFormatter(JsonFormatter())
@@ -340,7 +340,7 @@ for limit in (5_000, 9_000, resource.RLIM_INFINITY):
         self.assertEqual(sorted(line["number"] for line in lines if line["limit"] == -1), sorted([*range(100)] * 2))
         self.assertLess(len(lines), 400)
 
-    def test_says_so_on_standard_error_once_per_interval(self):
+    def test_reports_losses_on_standard_error_once_per_interval(self):
         with open("/dev/full", "w") as output:
             self.assertEqual(self.write("/dev/full"), "/dev/full: [Errno 28] No space left on device\n")
             self.assertEqual(self.write(output=output), "standard output: [Errno 28] No space left on device\n")
@@ -356,7 +356,7 @@ class StandardOutputTests(ApiTestCase):
         fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, 2**20)
         os.set_blocking(self.reader, False)
         self.enterContext(mock.patch("config.log.STANDARD_OUTPUT", self.writer))
-        self.enterContext(mock.patch("config.log._complained", bytearray(8)))
+        self.enterContext(mock.patch("config.log._last_report", bytearray(8)))
         handler = StandardOutputHandler()
         for name in LOGS:
             self.enterContext(mock.patch.object(logging.getLogger(name), "handlers", [handler]))
@@ -512,7 +512,7 @@ class RunserverTests(ApiTestCase):
             deadline = time.monotonic() + 30
             while time.monotonic() < deadline and path not in "".join(printed()):
                 with suppress(OSError):
-                    call(f"http://127.0.0.1:{port}{path}", "GET", seconds=10, **headers)
+                    send_request(f"http://127.0.0.1:{port}{path}", "GET", seconds=10, **headers)
                 time.sleep(0.2)
 
         get("/healthz")
@@ -555,8 +555,8 @@ class WorkersTests(ConcurrentTestCase):
                     if (folder / f"{name}.log").exists():
                         (folder / f"{name}.log").rename(folder / f"{name}.log.{rotation}")
 
-        with running_service(folder) as service:
-            self.at_once(rotate, *(lambda thread=thread: request_many(thread) for thread in range(8)))
+        with run_service(folder) as service:
+            self.in_parallel(rotate, *(lambda thread=thread: request_many(thread) for thread in range(8)))
 
         requests = [line for line in lines_of(folder.glob("requests.log*")) if line["path"] != "/readyz"]
         events = lines_of(folder.glob("activity.log*"))

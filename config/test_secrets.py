@@ -23,7 +23,7 @@ from accounts.authentication import AuthToken
 from config.api.test_headers import A_YEAR, HeaderAssertions
 from config.environment import Limit
 from config.testing.cases import LOGS, ApiTestCase, ConcurrentTestCase
-from config.testing.service import running_service, test_database_url
+from config.testing.service import run_service, test_database_url
 
 OUTPUT = "output"  # what the service prints
 PROCESSES = Path("/proc")
@@ -277,7 +277,7 @@ class ServiceSecretTests(SecretsMixin, ConcurrentTestCase):
         super().setUp()
         self.signing_key, self.database_password = secret("signing-key"), secret("database-password")
         self.service = self.enterContext(
-            running_service(
+            run_service(
                 self.log_folder,
                 DATABASE_URL=url_with(self.database_password),
                 SECRET_KEY=self.signing_key,

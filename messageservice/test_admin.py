@@ -23,7 +23,7 @@ class MessageTests(AdminTestCase):
         first = self.send(self.alice, self.bob, "<b>first</b> " + 100 * "x")
         second = self.send(self.bob, self.carol)
 
-        self.assertEqual(self.listed(LIST), [second, first])
+        self.assertEqual(self.list_rows(LIST), [second, first])
         html = self.page(LIST)
         self.assertIn("&lt;b&gt;first&lt;/b&gt; xxx", html)
         self.assertNotIn(80 * "x", html)
@@ -61,45 +61,45 @@ class MessageTests(AdminTestCase):
         self.send(self.bob, self.carol)
         to_herself = self.send(self.alice, self.alice)
 
-        self.assertEqual(self.listed(f"{LIST}?q=alice"), [to_herself, received, sent])
+        self.assertEqual(self.list_rows(f"{LIST}?q=alice"), [to_herself, received, sent])
 
     def test_searches_by_two_users(self):
         sent = self.send(self.alice, self.bob)
         self.send(self.carol, self.alice)
         received = self.send(self.bob, self.alice)
 
-        self.assertEqual(self.listed(f"{LIST}?q=Bob+aLICE+BOB"), [received, sent])
+        self.assertEqual(self.list_rows(f"{LIST}?q=Bob+aLICE+BOB"), [received, sent])
 
     def test_searches_by_sender_or_receiver(self):
         sent = self.send(self.alice, self.bob)
         received = self.send(self.carol, self.alice)
         to_herself = self.send(self.alice, self.alice)
 
-        self.assertEqual(self.listed(f"{LIST}?q=from:Alice"), [to_herself, sent])
-        self.assertEqual(self.listed(f"{LIST}?q=to:Alice"), [to_herself, received])
+        self.assertEqual(self.list_rows(f"{LIST}?q=from:Alice"), [to_herself, sent])
+        self.assertEqual(self.list_rows(f"{LIST}?q=to:Alice"), [to_herself, received])
 
     def test_searches_by_id(self):
         first = self.send(self.alice, self.bob)
         self.send(self.alice, self.bob)
 
-        self.assertEqual(self.listed(f"{LIST}?q={first.pk}"), [first])
-        self.assertEqual(self.listed(f"{LIST}?q=+00{first.pk}+"), [first])
+        self.assertEqual(self.list_rows(f"{LIST}?q={first.pk}"), [first])
+        self.assertEqual(self.list_rows(f"{LIST}?q=+00{first.pk}+"), [first])
 
     def test_searches_a_number_as_id_and_as_username(self):
         other = self.send(self.alice, self.bob)
         number = make_user(str(other.pk))
         to_number = [self.send(self.alice, number) for _ in range(50)][::-1]
 
-        pages = [self.listed(f"{LIST}?q={other.pk}&p={page}") for page in (1, 2)]
+        pages = [self.list_rows(f"{LIST}?q={other.pk}&p={page}") for page in (1, 2)]
         self.assertEqual(pages, [[other, *to_number[:49]], to_number[49:]])
         self.assertIn("51 messages", self.page(f"{LIST}?q={other.pk}"))
-        self.assertEqual(self.listed(f"{LIST}?q=to:{other.pk}"), to_number)
+        self.assertEqual(self.list_rows(f"{LIST}?q=to:{other.pk}"), to_number)
 
     def test_shows_a_message_once_if_its_id_is_the_name_of_its_receiver(self):
         number = make_user(str(self.send(self.alice, self.bob).pk + 1))
         message = self.send(self.alice, number)
 
-        self.assertEqual((number.username, self.listed(f"{LIST}?q={message.pk}")), (str(message.pk), [message]))
+        self.assertEqual((number.username, self.list_rows(f"{LIST}?q={message.pk}")), (str(message.pk), [message]))
 
     def test_the_page_of_a_user_links_to_their_messages(self):
         sent = self.send(self.alice, self.bob)
@@ -107,8 +107,8 @@ class MessageTests(AdminTestCase):
 
         links = self.links(f"/admin/auth/user/{self.alice.pk}/change/")
 
-        self.assertEqual(self.listed(links["Messages sent"]), [sent])
-        self.assertEqual(self.listed(links["Messages received"]), [received])
+        self.assertEqual(self.list_rows(links["Messages sent"]), [sent])
+        self.assertEqual(self.list_rows(links["Messages received"]), [received])
 
     def test_searches_only_whole_names_and_ids(self):
         self.send(self.alice, self.bob)
@@ -125,7 +125,7 @@ class MessageTests(AdminTestCase):
             5000 * "9",
         ):
             with self.subTest(names):
-                self.assertEqual(self.listed(f"{LIST}?q={names}"), [])
+                self.assertEqual(self.list_rows(f"{LIST}?q={names}"), [])
 
     def test_pages_hold_every_message_once(self):
         messages = [self.send(self.alice, (self.bob, self.alice)[number % 2]) for number in range(120)]
@@ -133,10 +133,10 @@ class MessageTests(AdminTestCase):
 
         for query in ("", "q=alice&"):
             with self.subTest(query):
-                pages = [self.listed(f"{LIST}?{query}p={page}") for page in (1, 2, 3)]
+                pages = [self.list_rows(f"{LIST}?{query}p={page}") for page in (1, 2, 3)]
                 self.assertEqual([len(page) for page in pages], [50, 50, 20])
                 self.assertEqual([message for page in pages for message in page], newest_first)
-        self.assertEqual(self.listed(f"{LIST}?q=alice+bob&p=2"), newest_first[1::2][50:])
+        self.assertEqual(self.list_rows(f"{LIST}?q=alice+bob&p=2"), newest_first[1::2][50:])
 
     def test_number_of_queries_does_not_grow_with_rows(self):
         number = self.send(self.alice, self.bob).pk

@@ -391,7 +391,7 @@ class UnderLoadTests(MessageAssertions, ConcurrentTestCase):
                 done.append(action())
             return done
 
-        results, *statuses = self.at_once(repeat, *(lambda one=one: live(one) for one in lives))
+        results, *statuses = self.in_parallel(repeat, *(lambda one=one: live(one) for one in lives))
         self.assertEqual(statuses, [{201, 200}] * len(lives))
         return results
 
@@ -441,7 +441,7 @@ class UnderLoadTests(MessageAssertions, ConcurrentTestCase):
             began = time.monotonic()
             return action(), time.monotonic() - began
 
-        return self.at_once(send, do)[1]
+        return self.in_parallel(send, do)[1]
 
     def test_a_check_does_not_wait_for_a_send(self):
         make_message(self.alice, self.bob)
@@ -482,7 +482,7 @@ class UnderLoadTests(MessageAssertions, ConcurrentTestCase):
             holds_second.wait()
             return check(repair=True)
 
-        _, outcome = self.at_once(read, repair)
+        _, outcome = self.in_parallel(read, repair)
 
         self.assertEqual(outcome.status, 0)
         self.assertEqual(Message.objects.filter(read=None).count(), 0)

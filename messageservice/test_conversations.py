@@ -10,7 +10,7 @@ from rest_framework.test import APIClient
 from accounts.authentication import issue_token
 from blocking.models import Block
 from config.testing.cases import ApiTestCase, ConcurrentTestCase, make_user
-from config.testing.service import running_service
+from config.testing.service import run_service
 from messageservice.models import Conversation, Mailbox, Message
 from messageservice.sending import lock_or_create
 from messageservice.testing import (
@@ -690,7 +690,7 @@ class ParallelReadTests(ReadAssertions, ConcurrentTestCase):
             lambda client, partner: self.mark(last, partner, client),
         )
 
-        statuses = self.at_once(
+        statuses = self.in_parallel(
             *[
                 lambda action=action, client=client, partner=partner: [
                     action(client, partner).status_code for _ in range(self.ROUNDS)
@@ -708,7 +708,7 @@ class ParallelReadTests(ReadAssertions, ConcurrentTestCase):
         message = make_message(self.bob, self.alice)
         clients = [self.as_user(self.alice) for _ in range(8)]
 
-        responses = self.at_once(*[lambda client=client: self.mark(message.pk, client=client) for client in clients])
+        responses = self.in_parallel(*[lambda client=client: self.mark(message.pk, client=client) for client in clients])
 
         self.assertEqual([response.json() for response in responses], [{"user": "bob", "unread": 0}] * 8)
         self.assertEqual(self.reads(), [READ])
@@ -730,7 +730,7 @@ class ParallelReadTests(ReadAssertions, ConcurrentTestCase):
             holds_mailbox.wait()
             return self.mark(message.pk, client=client)
 
-        changed, response = self.at_once(hold_mailbox_then_change_message, read)
+        changed, response = self.in_parallel(hold_mailbox_then_change_message, read)
 
         self.assertEqual(changed, 1)
         self.assertEqual((response.status_code, response.json()), (200, {"user": "bob", "unread": 0}))
@@ -753,8 +753,8 @@ class ParallelReadTests(ReadAssertions, ConcurrentTestCase):
                 statuses.add(service.request("POST", path, {"up_to": newest}, tokens[name])[0])
             return statuses
 
-        with running_service(self.log_folder) as service:
-            answers = self.at_once(
+        with run_service(self.log_folder) as service:
+            answers = self.in_parallel(
                 *[
                     lambda action=action, ends=ends: action(*ends)
                     for action in (send, read)

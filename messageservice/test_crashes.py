@@ -9,7 +9,7 @@ from http.client import HTTPException
 
 from accounts.authentication import issue_token
 from config.testing.cases import ConcurrentTestCase, make_user
-from config.testing.service import Service, running_service
+from config.testing.service import Service, run_service
 from messageservice.models import Message
 
 
@@ -36,7 +36,7 @@ class PollingTests(ConcurrentTestCase):
                 seen.extend(reversed([message["id"] for message in page["results"]]))
                 done = done and page["next"] is None
 
-        with running_service(self.log_folder) as service:
+        with run_service(self.log_folder) as service:
             threads = [threading.Thread(target=send, args=(token,)) for token in senders]
             polling = threading.Thread(target=poll)
             for thread in (*threads, polling):
@@ -78,8 +78,8 @@ class RetryTests(ConcurrentTestCase):
         self.assertEqual(set(responses), set(stored))
 
     def test_eight_clients_send_one_key_at_once(self):
-        with running_service(self.log_folder) as service:
-            ids = self.at_once(*[lambda: self.send(service, "same")] * 8)
+        with run_service(self.log_folder) as service:
+            ids = self.in_parallel(*[lambda: self.send(service, "same")] * 8)
 
         self.assert_one_message_per_key([("same", pk) for pk in ids])
         self.assertEqual(self.events(), [("Successful Message", "alice", "bob")])
@@ -91,7 +91,7 @@ class RetryTests(ConcurrentTestCase):
             f"Idempotency-Key: cut\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
 
-        with running_service(self.log_folder) as service:
+        with run_service(self.log_folder) as service:
             with socket.create_connection(("127.0.0.1", service.port)) as client:
                 client.sendall(request.encode() + body)
             pk = self.send(service, "cut")
@@ -118,7 +118,7 @@ class RetryTests(ConcurrentTestCase):
         service = Service(self.log_folder)
         service.start()
         try:
-            self.at_once(kill_twice, *(partial(send_many, client) for client in range(clients)))
+            self.in_parallel(kill_twice, *(partial(send_many, client) for client in range(clients)))
         finally:
             service.stop()
 

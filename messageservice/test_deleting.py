@@ -266,7 +266,7 @@ class EraseInAdminTests(DeletedAssertions, AdminTestCase):
     def staff(self, *permissions: str):
         User.objects.filter(pk=self.carol.pk).update(is_staff=True)
         self.carol.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-        return self.logged_in("carol")
+        return self.log_in_to_admin("carol")
 
     def test_erases_selected_users_but_never_the_operator(self):
         make_message(self.alice, self.bob)
@@ -458,7 +458,7 @@ class ParallelDeletingTests(DeletedAssertions, ConcurrentTestCase):
             dave = make_user(name)
             client, bob, carol = self.as_user(dave), self.as_user(self.bob), self.as_user(self.carol)
 
-            responses = self.at_once(
+            responses = self.in_parallel(
                 partial(client.post, PATH, RIGHT),
                 partial(self.as_user(dave).post, PATH, RIGHT),
                 partial(bob.post, "/api/message", {"receiver": name, "content": "hi"}),

@@ -229,7 +229,7 @@ class ParallelIdempotencyTests(IdempotencyAssertions, ConcurrentTestCase):
         return lambda: self.send(client, key, content=content)
 
     def test_eight_requests_with_one_key_store_one_message(self):
-        responses = self.at_once(*[self.sending("key") for _ in range(8)])
+        responses = self.in_parallel(*[self.sending("key") for _ in range(8)])
 
         message = as_json(Message.objects.get())
         self.assertEqual([response.status_code for response in responses], [201] * 8)
@@ -240,7 +240,7 @@ class ParallelIdempotencyTests(IdempotencyAssertions, ConcurrentTestCase):
 
     def test_two_contents_with_one_key_store_one_message(self):
         for number in range(5):
-            responses = self.at_once(self.sending(f"key-{number}", "hi"), self.sending(f"key-{number}", "ho"))
+            responses = self.in_parallel(self.sending(f"key-{number}", "hi"), self.sending(f"key-{number}", "ho"))
 
             self.assertEqual(sorted(response.status_code for response in responses), [201, 422])
             self.assertEqual(Message.objects.count(), number + 1)

@@ -103,7 +103,7 @@ class ParallelSendLimitTests(ConcurrentTestCase):
     def test_stores_as_many_as_the_limit_allows(self):
         client, receivers = self.as_user(self.alice), ("alice", "bob", "carol") * 7
 
-        responses = self.at_once(
+        responses = self.in_parallel(
             *[partial(client.post, "/api/message", {"receiver": name, "content": "hello"}) for name in receivers]
         )
 

@@ -12,8 +12,8 @@ from rest_framework.test import APIClient
 
 from accounts.authentication import issue_token
 from blocking.models import Block
-from config.testing.cases import PASSWORD, ApiTestCase, ConcurrentTestCase, deleted_once_found
-from config.testing.service import running_service
+from config.testing.cases import PASSWORD, ApiTestCase, ConcurrentTestCase, delete_after_lookup
+from config.testing.service import run_service
 from messageservice.models import Mailbox, Message
 from messageservice.sending import lock_or_create
 from messageservice.testing import (
@@ -701,7 +701,7 @@ class ParallelSendTests(MessageAssertions, ConcurrentTestCase):
         self.assert_counters_agree()
 
     def test_rejects_a_receiver_who_has_just_been_deleted(self):
-        with deleted_once_found("bob"):
+        with delete_after_lookup("bob"):
             response = self.as_user(self.alice).post("/api/message", {"receiver": "bob", "content": "hi"})
 
         self.assertEqual(response.status_code, 400)
@@ -723,7 +723,7 @@ class ParallelSendTests(MessageAssertions, ConcurrentTestCase):
             changing.wait()
             return client.post("/api/message", {"receiver": "bob", "content": "hi"})
 
-        return self.at_once(change_bob, send)[1]
+        return self.in_parallel(change_bob, send)[1]
 
     def test_rejects_a_receiver_who_is_deactivated_while_the_send_waits(self):
         def deactivate(bob):
@@ -748,21 +748,21 @@ class ParallelSendTests(MessageAssertions, ConcurrentTestCase):
     def test_many_senders_write_to_one_receiver(self):
         senders = [User.objects.create(username=f"sender{number}") for number in range(16)]
 
-        responses = self.at_once(*[self.sending(sender, self.bob) for sender in senders])
+        responses = self.in_parallel(*[self.sending(sender, self.bob) for sender in senders])
 
         self.assert_all_stored(responses)
 
     def test_two_users_write_to_each_other(self):
         make_message(self.alice, self.bob)
 
-        responses = self.at_once(*[self.sending(self.alice, self.bob), self.sending(self.bob, self.alice)] * 10)
+        responses = self.in_parallel(*[self.sending(self.alice, self.bob), self.sending(self.bob, self.alice)] * 10)
 
         self.assert_all_stored(responses)
 
     def test_one_user_sends_many_messages(self):
         receivers = [self.alice, self.bob, self.carol] * 6
 
-        responses = self.at_once(*[self.sending(self.alice, receiver) for receiver in receivers])
+        responses = self.in_parallel(*[self.sending(self.alice, receiver) for receiver in receivers])
 
         self.assert_all_stored(responses)
 
@@ -771,14 +771,14 @@ class ParallelSendTests(MessageAssertions, ConcurrentTestCase):
             newcomer, partner = (User.objects.create(username=f"{name}{number}") for name in ("newcomer", "partner"))
             make_message(partner, partner)
 
-            responses = self.at_once(*[self.sending(newcomer, partner), self.sending(partner, newcomer)] * 5)
+            responses = self.in_parallel(*[self.sending(newcomer, partner), self.sending(partner, newcomer)] * 5)
 
             self.assert_all_stored(responses)
 
     def test_first_messages_of_everybody(self):
         users = [self.alice, self.bob, self.carol, User.objects.create(username="dave")]
 
-        responses = self.at_once(*[self.sending(sender, receiver) for sender in users for receiver in users])
+        responses = self.in_parallel(*[self.sending(sender, receiver) for sender in users for receiver in users])
 
         self.assert_all_stored(responses)
 
@@ -792,8 +792,8 @@ class SendInManyProcessesTests(MessageAssertions, ConcurrentTestCase):
         tokens["bob"] = issue_token(self.bob)[1]
         body = {"receiver": "bob", "content": "hi"}
 
-        with running_service(self.log_folder) as service:
-            answers = self.at_once(
+        with run_service(self.log_folder) as service:
+            answers = self.in_parallel(
                 *[
                     lambda token=tokens[name]: [service.request("POST", "/api/message", body, token) for _ in range(5)]
                     for name in names
@@ -837,8 +837,8 @@ class SendInManyProcessesTests(MessageAssertions, ConcurrentTestCase):
             finally:
                 blocked.set()
 
-        with running_service(self.log_folder) as service:
-            block_status, *tries = self.at_once(block, *[send] * 8)
+        with run_service(self.log_folder) as service:
+            block_status, *tries = self.in_parallel(block, *[send] * 8)
 
         tries = [a_try for of_one_thread in tries for a_try in of_one_thread]
         statuses = [status for _, status in tries]

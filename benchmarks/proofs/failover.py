@@ -24,7 +24,7 @@ import psutil
 from benchmarks.proofs.clients import Load, Poller, as_text
 from benchmarks.proofs.deploy import BLOCK, shell
 from benchmarks.proofs.processes import USER, Node, check, expect, frozen, kill_all, program, running, wait_until
-from config.testing.http_client import call
+from config.testing.http_client import send_request
 from config.testing.service import ROOT
 
 PAGE = (ROOT / "docs" / "high-availability.md").read_text()
@@ -124,7 +124,7 @@ class Machine:
     def standbys(self) -> list[tuple[str, str]] | None:
         """Return the states of the standbys that its PostgreSQL sends to, or None where it is not the primary."""
         with suppress(OSError):
-            status = call(f"http://{self.address}:8008/patroni", "GET", seconds=2)[1]
+            status = send_request(f"http://{self.address}:8008/patroni", "GET", seconds=2)[1]
             if status.get("role") == "primary":
                 return [(standby["state"], standby["sync_state"]) for standby in status.get("replication", [])]
         return None

@@ -52,7 +52,7 @@ class ReadinessView(OpenView):
 
 @cache
 def schema() -> dict:
-    """The OpenAPI schema of the service; made once, because it depends on nothing but the code."""
+    """Return the OpenAPI schema of the service. It depends only on the code, so it is generated once."""
     return SchemaGenerator().get_schema(request=None, public=True)
 
 
@@ -64,7 +64,7 @@ class SchemaView(OpenView):
 
 @extend_schema(exclude=True)
 class DocsView(OpenView):
-    """The only HTML page under /api; its errors are JSON too."""
+    """The only HTML page under /api. Its errors are JSON."""
 
     def get(self, request):
         return HttpResponse(render_to_string("docs.html"), headers={"Content-Security-Policy": DOCS_POLICY})
@@ -72,7 +72,7 @@ class DocsView(OpenView):
 
 @extend_schema(exclude=True)
 class NotFoundView(OpenView):
-    """Every path without a route of its own. With DEBUG on, Django would respond with an HTML page."""
+    """Responds to every unknown path. With DEBUG on, Django would respond with an HTML page."""
 
     def initial(self, request, *args, **kwargs):
         raise exceptions.NotFound

@@ -32,7 +32,7 @@ BODY_LIMIT = f"{settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 2**20} MiB"
 
 
 def exception_handler(error: Exception, context: dict) -> Response:
-    """The framework's EXCEPTION_HANDLER. It has a response for every error, so the framework never raises one again."""
+    """The framework's EXCEPTION_HANDLER. It has a response for every error, so the framework never re-raises an error."""
     return framework_handler(_as_api_exception(error), context)
 
 
@@ -68,20 +68,20 @@ def _as_api_exception(error: Exception) -> Exception:
         case django_exceptions.SuspiciousOperation() | MultiPartParserError():
             return exceptions.ParseError("Malformed request.")
         case DatabaseIsReadOnly() | Error(__cause__=postgresql.ReadOnlySqlTransaction()):
-            connection.close()  # of several servers, another one may be the primary now
+            connection.close()  # of several servers, another may be the primary now
             return _api_exception(503, READ_ONLY, wait=5)
     record_error(error)
     if isinstance(error, Error):
         database_errors.inc()
     if isinstance(error.__cause__, postgresql.FeatureNotSupported):
-        DatabaseWrapper.outdated_before = time.monotonic()  # they have prepared statements for a table that has changed
+        DatabaseWrapper.outdated_before = time.monotonic()  # their prepared statements are for a changed table
     if not isinstance(error, Error) or (isinstance(error, MISTAKES) and not isinstance(error.__cause__, CHANGED)):
         return _api_exception(500, "Something went wrong")
     return _api_exception(503, "The service is unavailable. Try again in a moment.", wait=5)
 
 
 def _api_exception(status: int, detail: str, wait: int | None = None) -> exceptions.APIException:
-    """An exception that the framework's handler turns into this status, with `wait` as its Retry-After in seconds."""
+    """Return an exception that becomes a response with this status, and with `wait` as its Retry-After in seconds."""
     error = exceptions.APIException(detail)
     error.status_code, error.wait = status, wait
     return error

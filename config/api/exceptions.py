@@ -13,8 +13,8 @@ class LimitReached(Exception):
 
 
 class DatabaseIsReadOnly(Exception):
-    """A request that writes, while the database takes no writes, as a hot standby does: 503."""
+    """A request writes, but the database accepts no writes, for example because it is a hot standby: 503."""
 
 
 class KeyUsedBefore(Exception):
-    """An Idempotency-Key that was used for another message: 422."""
+    """The Idempotency-Key was already used for another message: 422."""

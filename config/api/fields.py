@@ -14,7 +14,7 @@ def format_time(time: datetime) -> str:
 class TextField(serializers.CharField):
     """A JSON string, kept to the letter. DRF's own field also accepts numbers, and strips white space.
 
-    White space alone counts as blank, unless `trim_whitespace` is False.
+    White space alone is blank, unless `trim_whitespace` is False.
     """
 
     def to_internal_value(self, data):

@@ -15,14 +15,14 @@ from rest_framework.exceptions import UnsupportedMediaType
 from config.api.errors import error_response
 from config.log import NOBODY, RequestContext, begin_request, record_request, request_id
 
-ANY_HOST = ("/healthz", "/readyz")  # load balancers send the address of the machine
+ANY_HOST = ("/healthz", "/readyz")  # for load balancers, whose Host header is the address of the machine
 WITH_PORT = re.compile(r"^(?:\[([^]]*)\](?::\d+)?|([^:]*):\d+)$")  # some proxies add the port to an address
 
 
 def client_address(peer: str, forwarded_for: str) -> str:
-    """The address of the client: the peer's, or the address that the first of TRUSTED_PROXIES proxies recorded.
+    """Return the address of the client: the peer's, or the address that the first of TRUSTED_PROXIES proxies recorded.
 
-    Each proxy appends its own peer to X-Forwarded-For, so everything further left was written by the client itself.
+    Each proxy appends its own peer to X-Forwarded-For, so the client itself may have written everything further left.
     """
     chain = [WITH_PORT.sub(r"\1\2", address.strip()) for address in forwarded_for.split(",") if address.strip()]
     chain.append(peer or NOBODY)
@@ -30,7 +30,7 @@ def client_address(peer: str, forwarded_for: str) -> str:
 
 
 class RequestMiddleware(MiddlewareMixin):
-    """Gives each request its id and writes its line of requests.log. The outermost middleware."""
+    """Gives each request its id and writes its line of requests.log. Only MetricsMiddleware runs around it."""
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         started = time.perf_counter()
@@ -55,7 +55,7 @@ class RequestMiddleware(MiddlewareMixin):
         return response
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse:
-        """The response to what a view outside the framework raises, whether DEBUG is on or off."""
+        """Respond to an exception of a view outside the framework, whether DEBUG is on or off."""
         return error_response(request, error)
 
 
@@ -71,7 +71,7 @@ def _set_content_headers(request: HttpRequest, response: HttpResponse) -> None:
 def _set_security_headers(response: HttpResponse) -> None:
     if response.headers.get("Content-Type", "").startswith("text/html"):  # the docs page sets its own policy
         response.headers.setdefault("Content-Security-Policy", settings.ADMIN_POLICY)
-    for name, value in settings.ANSWER_HEADERS.items():
+    for name, value in settings.RESPONSE_HEADERS.items():
         response.headers.setdefault(name, value)
 
 

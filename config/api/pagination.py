@@ -18,11 +18,11 @@ MAX_PAGE = 10**15
 
 
 class Listing(Protocol):
-    """What a paginator reads, newest first.
+    """The rows that a paginator reads, newest first.
 
-    `page` returns the rows from `start` on and the number of all rows; `before` and `after`, for cursors only, the rows next
-    to an id, which may be larger than any in the database, whether more follow in that direction, and whether there are any
-    in the other. A cursor's rows have an `id`.
+    `page` returns the rows from the offset `start`, and the number of all rows. `before` and `after`, only for cursors,
+    return the rows next to an id, whether there are more in that direction, and whether there are any in the opposite one.
+    The id may be larger than any in the database. Rows for cursors have an `id`.
     """
 
     def page(self, start: int, size: int) -> tuple[list, int]: ...
@@ -31,13 +31,13 @@ class Listing(Protocol):
 
 
 def _whole_number(request: Request, name: str, default: int = -1) -> int:
-    """The value of a URL parameter; -1 if it is not a whole number. More than 20 digits are cut: they are out of bounds."""
+    """Return the value of a URL parameter, or -1 if it is not a whole number. 20 digits are always out of bounds."""
     digits = request.query_params.get(name, str(default))
     return int(digits.lstrip("0")[:20] or 0) if re.fullmatch("[0-9]+", digits) else -1
 
 
 def page_size(request: Request) -> int:
-    """The number of rows of a page; raises ValidationError for a `page_size` out of bounds."""
+    """Return the number of rows per page. Raises ValidationError for a `page_size` out of bounds."""
     size = _whole_number(request, "page_size", DEFAULT_PAGE_SIZE)
     if not 1 <= size <= MAX_PAGE_SIZE:
         raise ValidationError({"page_size": [f"Must be a whole number from 1 to {MAX_PAGE_SIZE}."]})
@@ -71,7 +71,7 @@ class PagePagination(pagination.BasePagination):
         return Response({**self.envelope, "results": data})
 
     def link(self, **changes: int | None) -> str:
-        """The full URL of this list with some parameters changed, or removed where they are None."""
+        """Return the full URL of this list with some parameters changed, or removed if they are None."""
         parameters = {**self.request.query_params.dict(), **changes}
         query = urlencode(sorted((name, value) for name, value in parameters.items() if value is not None))
         return self.request.build_absolute_uri(self.request.path) + (f"?{query}" if query else "")

@@ -16,7 +16,7 @@ NOT_UTF8 = "The body must be in UTF-8, without NUL characters."
 
 
 def read_text(stream: io.BufferedIOBase) -> str:
-    """The body without its byte order mark. Rejects NUL, which is in every text in UTF-16 or UTF-32."""
+    """Return the body without its byte order mark. Rejects NUL, which every text in UTF-16 or UTF-32 contains."""
     try:
         text = stream.read().decode("utf-8-sig")
     except UnicodeDecodeError:

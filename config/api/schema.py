@@ -1,4 +1,4 @@
-"""What all operations have in common in the OpenAPI schema, so that a view describes only what is its own."""
+"""The parts of the OpenAPI schema that all operations share, so that a view describes only its own."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ WHOLE_NUMBER = {"type": "integer", "format": "int64", "minimum": 0}  # without t
 
 
 def object_schema(**properties: dict) -> dict:
-    """The schema of a JSON object with exactly these properties."""
+    """Return the schema of a JSON object with exactly these properties."""
     return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
 
 
@@ -55,7 +55,7 @@ EVERY_RESPONSE = {"X-Request-ID": {"schema": REQUEST_ID, "description": "The id 
 
 
 def examples(*, request: dict | None = None, response: dict | None = None) -> Callable[[type], type]:
-    """A decorator that adds an example request and response to a serializer."""
+    """Return a decorator that adds an example request and response to a serializer."""
     given = (("request", request), ("response", response))
     return extend_schema_serializer(
         examples=[OpenApiExample(kind, value, **{f"{kind}_only": True}) for kind, value in given if value is not None]
@@ -69,7 +69,7 @@ def add_error_schemas(result: dict, **kwargs: object) -> dict:
 
 
 def error_responses(*statuses: int) -> dict[int, dict]:
-    """For `responses` of extend_schema: the errors of an operation that not every operation has."""
+    """Return, for `responses` of extend_schema, the errors that not every operation has."""
     return dict.fromkeys(statuses, DETAIL)
 
 
@@ -87,7 +87,7 @@ class ServiceSchema(AutoSchema):
         return ""  # the docstring of a view is for developers
 
     def _insert_field_validators(self, field, schema):
-        """Describe an email as a plain string: clients fail at the two alternatives, an address and an empty text."""
+        """Describe an email as a plain string, because generated clients fail at a choice of two formats."""
         super()._insert_field_validators(field, schema)
         if isinstance(field, EmailField):
             [address, _] = schema.pop("oneOf")

@@ -16,7 +16,7 @@ from django.contrib.auth.models import User
 from django.contrib.staticfiles import finders
 
 from config.testing.cases import ApiTestCase, ConcurrentTestCase
-from config.testing.service import running_service
+from config.testing.service import run_service
 
 try:
     from selenium import webdriver
@@ -45,7 +45,7 @@ PICTURE = os.environ.get("DOCS_PICTURE")  # where to keep a picture of the page;
 
 
 class DocsTests(ApiTestCase):
-    def test_answers_page_that_loads_only_from_service(self):
+    def test_returns_a_page_that_loads_only_from_the_service(self):
         response = self.client.get("/api/docs", headers={"authorization": "Token bad"})
 
         self.assertEqual(response.status_code, 200)
@@ -137,7 +137,7 @@ class DocsInBrowserTests(ConcurrentTestCase):
     def setUpClass(cls):
         super().setUpClass()
         folder = cls.enterClassContext(tempfile.TemporaryDirectory())
-        cls.service = cls.enterClassContext(running_service(Path(folder)))
+        cls.service = cls.enterClassContext(run_service(Path(folder)))
         cls.browser = cls.enterClassContext(running_browser())
 
     def setUp(self):
@@ -184,7 +184,7 @@ class DocsInBrowserTests(ConcurrentTestCase):
         """What the browser's log has got since it was last asked: errors, and violations of the page's policy."""
         return self.browser.get_log("browser")
 
-    def test_shows_every_call(self):
+    def test_shows_every_operation(self):
         _, description = self.service.request("GET", "/api/schema")
         described = {(method.upper(), path) for path, operations in description["paths"].items() for method in operations}
 
@@ -214,7 +214,7 @@ class DocsInBrowserTests(ConcurrentTestCase):
         self.assertIsNone(self.browser.execute_script("return window.ran"))
         self.assertIn("Content Security Policy", self.complaints()[0]["message"])
 
-    def test_authorizes_who_registers_until_they_log_out(self):
+    def test_registering_authorizes_the_page_until_logout(self):
         self.assertEqual(self.reader(), "")
 
         self.browser.find_element(By.LINK_TEXT, "Register").click()
@@ -252,7 +252,7 @@ class DocsInBrowserTests(ConcurrentTestCase):
         [failed_request] = self.complaints()  # Chromium reports each response with such a status
         self.assertIn("401 (Unauthorized)", failed_request["message"])
 
-    def test_authorizes_who_logs_in_until_the_token_is_dead(self):
+    def test_logging_in_authorizes_the_page_until_the_token_is_revoked(self):
         session = self.call("log_in", 200, {"username": "alice", "password": "a long secret"})
         self.assertEqual(self.reader(), "Authorized as alice")
 

@@ -59,7 +59,7 @@ class RefusalTests(HeaderAssertions, ApiTestCase):
                 self.assertEqual(response.status_code, status)
                 self.assert_protected(response.headers)
 
-    def test_of_what_breaks_in_a_middleware(self):
+    def test_of_an_exception_in_a_middleware(self):
         breaking = "django.middleware.security.SecurityMiddleware.process_request"
         with mock.patch(breaking, side_effect=ValueError):
             self.client.raise_request_exception = False
@@ -68,7 +68,7 @@ class RefusalTests(HeaderAssertions, ApiTestCase):
         self.assertEqual(response.status_code, 500)
         self.assert_protected(response.headers)
 
-    def test_where_https_is_demanded(self):
+    def test_of_a_redirect_to_https(self):
         with self.settings(SECURE_SSL_REDIRECT=True):
             redirect = self.client.get("/api/message")
             foreign = self.client.get("/api/message", headers={"host": "evil.example"})

@@ -78,7 +78,7 @@ class UnknownPathTests(ApiTestCase):
 
 
 class WrongMethodTests(ApiTestCase):
-    def test_is_refused_and_says_what_is_allowed(self):
+    def test_is_rejected_with_the_allowed_methods(self):
         cases = (
             (self.client, "GET", "/api/auth/login", "POST, OPTIONS"),
             (self.client, "PUT", "/api/auth/register", "POST, OPTIONS"),
@@ -114,7 +114,7 @@ class ForeignHostTests(ApiTestCase):
 
         self.assertEqual((response.status_code, response.json()), (400, self.REFUSAL))
 
-    def test_stands_in_the_log(self):
+    def test_is_logged(self):
         self.client.get("/api/message", headers={"host": "evil.example"})
 
         self.assertEqual([(line["path"], line["status"]) for line in self.log_lines("requests")], [("/api/message", 400)])
@@ -173,7 +173,7 @@ class UnforeseenErrorTests(WorkTestCase):
         self.assertIn("KeyError: 'the cause'", traceback)
         self.assertIn("RuntimeError: the consequence", traceback)
 
-    def test_answer_that_cannot_be_rendered(self):
+    def test_response_that_cannot_be_rendered(self):
         with mock.patch(f"{__name__}.work", return_value=object()):
             response = self.client_of_alice.get("/api/work")
 
@@ -193,7 +193,7 @@ class UnforeseenErrorTests(WorkTestCase):
 
                 self.assertEqual((response.status_code, response.json()), (500, WENT_WRONG))
 
-    def test_refused_row_stays_out_of_the_log(self):
+    def test_rejected_row_is_not_logged(self):
         for content in ("private words", "x\n\nThe above is private words", "x\n\nDuring handling private words"):
 
             def store_what_a_constraint_refuses(content=content):
@@ -296,7 +296,7 @@ class DatabaseAwayTests(ConcurrentTestCase):
 
         self.assertEqual((response.status_code, response.json()), (200, {"status": "ok"}))
 
-    def test_every_answer_that_needs_it_is_unavailable(self):
+    def test_every_response_that_needs_it_is_unavailable(self):
         credentials = {"username": "dave", "password": PASSWORD}
         requests = (
             ("GET", "/readyz", None),
@@ -337,7 +337,7 @@ class AnswerTests(ApiTestCase):
             "health": self.client.get("/healthz"),
         }
 
-    def test_carries_the_headers_that_every_answer_has(self):
+    def test_has_the_headers_of_every_response(self):
         for name, response in self.answers().items():
             with self.subTest(answer=name):
                 self.assertEqual(response.status_code, {"host": 400, "health": 200}.get(name, name))
@@ -414,14 +414,14 @@ class AnswerTests(ApiTestCase):
 
 @override_settings(ROOT_URLCONF=__name__)
 class RequestIdTests(ApiTestCase):
-    def test_sane_one_comes_back(self):
+    def test_well_formed_id_is_returned(self):
         for proposed in ("a", "0", "-", "A.b_c-9", "x" * 64):
             with self.subTest(proposed=proposed):
                 response = self.client.get("/healthz", headers={"x-request-id": proposed})
 
                 self.assertEqual(response.headers["X-Request-ID"], proposed)
 
-    def test_insane_one_is_replaced_by_a_fresh_one(self):
+    def test_malformed_id_is_replaced_by_a_new_id(self):
         seen = set()
 
         for proposed in ("", "x" * 65, "a b", " ", "a\nb", "a\n", "\n", "é", "a/b", '"', "a,b", "\x00"):
@@ -454,7 +454,7 @@ class RequestIdTests(ApiTestCase):
 class HealthTests(ApiTestCase):
     EXPECTED = {"/healthz": {"status": "ok"}, "/readyz": {"status": "ok", "writable": True}}
 
-    def test_both_answer_everybody(self):
+    def test_both_respond_without_a_token(self):
         clients = {"nobody": self.client, "alice": self.as_user(self.alice), "dead token": with_token("0" * 64)}
 
         for (who, client), (url, expected) in itertools.product(clients.items(), self.EXPECTED.items()):

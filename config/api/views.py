@@ -38,28 +38,28 @@ class BaseView(GenericAPIView):
             request.data  # noqa: B018 - a body that cannot be read is an error also where none is needed
 
     def options(self, request, *args, **kwargs):
-        """Only the `Allow` header: the schema describes the endpoint."""
+        """Respond with only the `Allow` header: the schema describes the endpoint."""
         return Response()
 
     def list(self, request, *args, **kwargs):
-        """A page, without the framework's ListSerializer, whose reference cycle would keep its rows in memory."""
-        show = self.get_serializer().to_representation
+        """Return a page without the framework's ListSerializer, whose reference cycle would keep the rows in memory."""
+        represent = self.get_serializer().to_representation
         page = self.paginate_queryset(self.filter_queryset(self.get_queryset()))
-        return self.get_paginated_response([show(row) for row in page])
+        return self.get_paginated_response([represent(row) for row in page])
 
     def finalize_response(self, request, response, *args, **kwargs):
         response = super().finalize_response(request, response, *args, **kwargs)
-        if isinstance(response, Response):  # the docs page is none
-            response.add_post_render_callback(_untie)
+        if isinstance(response, Response):  # not for the docs page
+            response.add_post_render_callback(_break_reference_cycle)
         return response
 
     def known_parameters(self) -> set[str]:
-        """The names of the view's filters and of its paginator's parameters."""
+        """Return the names of the view's filters and of its paginator's parameters."""
         filterset = getattr(self, "filterset_class", None)
         return {*(filterset.base_filters if filterset else ()), *(self.paginator.parameters if self.paginator else ())}
 
 
-def _untie(response: Response) -> None:
+def _break_reference_cycle(response: Response) -> None:
     """Break the reference cycle of view and response, which would keep both in memory until a garbage collection."""
     vars(response.renderer_context["view"]).clear()
     response.renderer_context.clear()

@@ -13,9 +13,9 @@ LONGEST_WAIT = 30  # seconds
 
 
 def wait_for_database(alias: str = DEFAULT_DB_ALIAS) -> None:
-    """Return if the database can be used, and otherwise end the process with one line that names DATABASE_URL.
+    """Return when the database can be used, or end the process with one line that names DATABASE_URL.
 
-    A PostgreSQL server that is still starting has 30 seconds. The connection does not stay open: the server forks workers.
+    A PostgreSQL server that is still starting has LONGEST_WAIT. The connection is closed, because the server forks workers.
     """
     connection = connections[alias]
     deadline = time.monotonic() + LONGEST_WAIT
@@ -28,7 +28,7 @@ def wait_for_database(alias: str = DEFAULT_DB_ALIAS) -> None:
             connection.close()
             if is_up or time.monotonic() > deadline:
                 abort("DATABASE_URL", f"the database cannot be used: {' '.join(str(error).split())}")
-            is_up = not _is_starting(connection)  # it could have come up since the attempt, so there is another one
+            is_up = not _is_starting(connection)  # it could have started since the attempt, so try once more
             time.sleep(0.5)
     if connection.vendor == "postgresql":
         encoding = connection.connection.info.parameter_status("server_encoding")
@@ -38,7 +38,7 @@ def wait_for_database(alias: str = DEFAULT_DB_ALIAS) -> None:
 
 
 def _is_starting(connection) -> bool:
-    """Whether a PostgreSQL server cannot be reached or does not accept connections yet."""
+    """Return whether a PostgreSQL server cannot be reached or does not accept connections yet."""
     if connection.vendor != "postgresql":
         return False
     address = make_conninfo(host=connection.settings_dict["HOST"], port=connection.settings_dict["PORT"], connect_timeout=3)

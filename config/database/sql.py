@@ -1,6 +1,6 @@
 """Runs hand-written SQL, for statements that the ORM takes longer to compile than the database to run.
 
-Statements must be valid on both PostgreSQL and SQLite. Parameters stand in them as `%(name)s`.
+Statements must be valid on both PostgreSQL and SQLite. Parameters are written as `%(name)s`.
 """
 
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import connection, models
 
-LARGEST_ID = 2**63 - 1  # that a database can store
+LARGEST_ID = 2**63 - 1  # the largest that both databases can store
 
 
 class Table:
@@ -48,9 +48,9 @@ def execute(statement: str, /, **parameters: Any) -> None:
 
 
 def is_writable() -> bool:
-    """Whether the database takes writes. A hot standby does not, nor does PostgreSQL with `default_transaction_read_only`.
+    """Return whether the database accepts writes. A hot standby, or one with `default_transaction_read_only`, does not.
 
-    The server reports both with its responses, so that there is no query, unless they are on, or a pooler hides them.
+    The server reports both with its responses. A query is needed only if one of them is on or a pooler hides them.
     """
     if connection.vendor != "postgresql":
         return True
@@ -63,7 +63,7 @@ def is_writable() -> bool:
 
 def assume_utc(time: datetime | None) -> datetime | None:
     """Set the time zone of a time that was read from the database, which stores times in UTC."""
-    return time and time.replace(tzinfo=UTC)
+    return None if time is None else time.replace(tzinfo=UTC)
 
 
 def _adapt(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from django.db import close_old_connections, connection, connections
 
 from config.database.sql import fetch_one
 from config.testing.cases import ConcurrentTestCase
-from config.testing.service import running_service
+from config.testing.service import run_service
 from messageservice.models import Message
 
 UNAVAILABLE = (503, {"detail": "The service is unavailable. Try again in a moment."})
@@ -58,7 +58,7 @@ class ReadinessTests(ConcurrentTestCase):
         migrate |= {"env": {**os.environ, "DATABASE_URL": url}, "stdout": subprocess.DEVNULL}
         subprocess.run(**migrate)
 
-        with running_service(folder, DATABASE_URL=url) as service:
+        with run_service(folder, DATABASE_URL=url) as service:
             self.assertEqual(service.request("POST", "/api/auth/register", alice)[0], 201)
             for file in folder.glob("db.sqlite3*"):
                 file.unlink()

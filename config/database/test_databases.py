@@ -21,7 +21,7 @@ from blocking.models import Block
 from config.database.postgresql.base import DatabaseWrapper
 from config.testing.cases import ConcurrentTestCase
 from config.testing.http_client import free_port
-from config.testing.service import running_service, test_database_url
+from config.testing.service import run_service, test_database_url
 from messageservice.models import Mailbox, Message
 
 UNAVAILABLE = (503, {"detail": "The service is unavailable. Try again in a moment."})
@@ -152,7 +152,7 @@ class LongestWaitTests(ConcurrentTestCase):
 
     def assert_unavailable(self, *reasons):
         """Of as many requests at the same time as there are reasons, each is a 503 for one of the reasons."""
-        responses = self.at_once(*[self.get_user] * len(reasons))
+        responses = self.in_parallel(*[self.get_user] * len(reasons))
 
         for response in responses:
             self.assertEqual((response.status_code, response.json()), UNAVAILABLE)
@@ -183,7 +183,7 @@ class LongestWaitTests(ConcurrentTestCase):
         body = {"receiver": "bob", "content": "hi"}
 
         with self.locked(Mailbox), mock.patch.dict(connection.settings_dict["OPTIONS"], options="-c statement_timeout=0"):
-            (response,) = self.at_once(lambda: self.alice_client.post("/api/message", body))
+            (response,) = self.in_parallel(lambda: self.alice_client.post("/api/message", body))
 
             self.assertEqual(response.status_code, 503)  # while the table is still locked
         self.assertIn("timeout expired", self.log_lines("debug")[-1]["traceback"])
@@ -202,12 +202,12 @@ class LongestWaitTests(ConcurrentTestCase):
 
     def test_every_thread_tries_if_the_server_refuses_connections(self):
         with mock.patch.dict(connection.settings_dict, HOST="127.0.0.1", PORT=free_port()):
-            responses = self.at_once(self.get_user) + self.at_once(*[self.get_user] * 4)
+            responses = self.in_parallel(self.get_user) + self.in_parallel(*[self.get_user] * 4)
 
         self.assertEqual([response.status_code for response in responses], [503] * 5)
         for line in self.log_lines("debug")[-5:]:
             self.assertIn("Connection refused", line["traceback"])
-        self.assertEqual([response.status_code for response in self.at_once(*[self.get_user] * 4)], [200] * 4)
+        self.assertEqual([response.status_code for response in self.in_parallel(*[self.get_user] * 4)], [200] * 4)
 
     def test_a_process_that_serves_requests_limits_its_statements(self):
         script = "import config.wsgi; from config.database.sql import fetch_one; print(*fetch_one('SHOW statement_timeout'))"
@@ -286,7 +286,7 @@ class ApplicationNameTests(ConcurrentTestCase):
             return {name for (name,) in cursor.fetchall()}
 
     def test_names_the_node_and_the_process(self):
-        with running_service(self.log_folder, WEB_CONCURRENCY="1") as service:
+        with run_service(self.log_folder, WEB_CONCURRENCY="1") as service:
             main = service.process.pid
             worker = Path(f"/proc/{main}/task/{main}/children").read_text().strip()
 
@@ -294,7 +294,7 @@ class ApplicationNameTests(ConcurrentTestCase):
 
     def test_name_in_the_url_comes_first(self):
         url = f"{test_database_url()}?application_name=mine"
-        with running_service(self.log_folder, WEB_CONCURRENCY="1", DATABASE_URL=url):
+        with run_service(self.log_folder, WEB_CONCURRENCY="1", DATABASE_URL=url):
             self.assertIn("mine", self.names())
 
     def test_process_is_not_cut_off_after_a_long_host_name(self):

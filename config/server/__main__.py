@@ -34,7 +34,7 @@ def main() -> None:
     os.environ["SERVING"] = "on"  # for the database: requests must not wait for it as long as commands may
     with suppress(AttributeError):  # only glibc needs it
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, 32_768)  # what a large request took goes back to the system
+        mallopt(M_MMAP_THRESHOLD, 32_768)  # memory of a large request goes back to the system
         mallopt(M_ARENA_MAX, 1)
         mallopt(M_TOP_PAD, 32 * 2**20)  # but the 19 MiB that a password hash takes stay: to map them again doubles its time
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -71,7 +71,7 @@ def serve(address: str, most_files: int) -> None:
 
 
 def free_address(host: str, port: int) -> str:
-    """The numeric address of the host. Exits if it is not this machine's, or if its port is in use."""
+    """Return the numeric address of the host. Exits if it is not this machine's, or if its port is in use."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
@@ -89,10 +89,10 @@ def free_address(host: str, port: int) -> str:
 
 
 def listeners(port: int) -> str:
-    """The processes that listen on the port, as far as this user may see them."""
+    """Describe the processes that listen on the port, as far as this user may see them."""
     with suppress(psutil.Error):
         tcp = psutil.net_connections("tcp")
-        processes = {one.pid for one in tcp if one.status == psutil.CONN_LISTEN and one.laddr.port == port} - {None}
+        processes = {each.pid for each in tcp if each.status == psutil.CONN_LISTEN and each.laddr.port == port} - {None}
         if processes:
             return ", ".join(f"process {pid}: {' '.join(psutil.Process(pid).cmdline())}" for pid in sorted(processes))
     return "another process"
@@ -106,7 +106,7 @@ def print_banner(address: str) -> None:
 
 
 def local_url(address: str) -> tuple[str, str]:
-    """The URL of the service for a browser on this machine, or "" and why there is none."""
+    """Return (URL, ""), the URL of the service for a browser on this machine, or ("", reason) if there is none."""
     if settings.HTTPS:
         return "", "Links  have the host name of the proxy: HTTPS=on redirects every other client there"
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - not bound here

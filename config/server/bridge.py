@@ -14,16 +14,16 @@ from django.conf import settings
 from config.wsgi import application as wsgi_application
 
 PIECE = 2**16  # bytes; a body or response that is not larger is always accepted
-MEMORY, MOST_DISCARDED = 64 * 2**20, 2 * 2**20  # bytes: of all larger ones in a worker, of a body that is refused
+MEMORY, MOST_DISCARDED = 64 * 2**20, 2 * 2**20  # bytes: of all larger ones in a worker, of a rejected body
 SECONDS_TO_RECEIVE, SECONDS_TO_DISCARD, SECONDS_TO_SEND = 38, 2, 60  # a body (the server gives the head 20), a piece
 OTHER_PARAMETERS = re.compile(r";(?!\s*boundary=)[^;]*", re.IGNORECASE)  # of a Content-Type
 # A POST to these may hash a password, which takes a core for 20 ms. They share one thread, and the others have the rest.
 HASHING = re.compile("/api/auth/(register|login|password|user/delete)|/admin/(login|auth/user/add|.*password.*)/")
-hashing_thread, hashing_lane, threads = ThreadPoolExecutor(1), asyncio.Semaphore(21), ThreadPoolExecutor(4)  # 20 wait
+hashing_thread, hashing_slots, threads = ThreadPoolExecutor(1), asyncio.Semaphore(21), ThreadPoolExecutor(4)  # 20 wait
 
 
 class Share:
-    """The bytes that a request holds of the worker's MEMORY. `add` says whether so many more fit."""
+    """The bytes of the worker's MEMORY that a request uses. `add` reserves more and returns whether they fit."""
 
     lock, held_by_all, held = Lock(), 0, 0
 
@@ -39,7 +39,7 @@ class Share:
 
 
 async def application(scope, receive, send):
-    with closing(Share()) as share, suppress(TimeoutError):  # where a client reads nothing, the server closes the connection
+    with closing(Share()) as share, suppress(TimeoutError):  # if a client reads nothing, the server closes the connection
         environ = make_environ(scope, share)
         is_whole = await receive_body(receive, environ, share)
         status, headers, body = await call_in_thread(environ)
@@ -51,7 +51,7 @@ async def application(scope, receive, send):
 
 
 def make_environ(scope, share):
-    """The WSGI environ, as far as Django reads it."""
+    """Return the WSGI environ, as far as Django reads it."""
     headers = {}
     for name, value in scope["headers"]:
         # `X_Forwarded_For` would pass for `X-Forwarded-For`. The server adds an empty Host where HTTP/1.0 has none.
@@ -76,7 +76,7 @@ def make_environ(scope, share):
 
 
 async def receive_body(receive, environ, share):
-    """Read the body into the environ; whether all of it was read. If not, Django refuses what is left of it."""
+    """Read the body into the environ and return whether all of it was read. If not, Django rejects the request."""
     body, size, discarded = environ["wsgi.input"], int(environ["CONTENT_LENGTH"]), 0
     more = size > 0 or "HTTP_TRANSFER_ENCODING" in environ
     with suppress(TimeoutError):
@@ -103,12 +103,12 @@ async def receive_body(receive, environ, share):
 
 async def call_in_thread(environ):
     is_hashing = environ["REQUEST_METHOD"] == "POST" and HASHING.fullmatch(environ["PATH_INFO"])
-    if is_hashing and hashing_lane.locked():
+    if is_hashing and hashing_slots.locked():
         environ["server.is_overloaded"], is_hashing = "hashing", None
-    pool, lane = (hashing_thread, hashing_lane) if is_hashing else (threads, nullcontext())
+    pool, slots = (hashing_thread, hashing_slots) if is_hashing else (threads, nullcontext())
     loop = asyncio.get_running_loop()
     environ["server.queued_at"] = loop.time() if is_hashing else None
-    async with lane:
+    async with slots:
         return await loop.run_in_executor(pool, Context().run, call_django, environ)
 
 

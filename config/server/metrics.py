@@ -18,7 +18,7 @@ class Workers(Collector):
 
 
 def serve_metrics(host: str, port: int) -> None:
-    """Serve them from a thread. If the port is in use, the service runs without, and says so."""
+    """Serve the metrics from a thread. If the port is in use, the service prints that and runs without metrics."""
     registry = CollectorRegistry()  # read from the workers' files, so that no lock of theirs is held while one is forked
     registry.register(Workers())
     MultiProcessCollector(registry)

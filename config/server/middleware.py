@@ -1,4 +1,4 @@
-"""Responds where the bridge has too much to do, with the request id, log line and headers of every response."""
+"""Rejects requests when the bridge is overloaded, with the request id, log line and headers of every response."""
 
 from django.http import HttpRequest, HttpResponse
 from django.utils.deprecation import MiddlewareMixin
@@ -15,12 +15,12 @@ class Overloaded(APIException):
 
 class OverloadMiddleware(MiddlewareMixin):
     def process_request(self, request: HttpRequest) -> HttpResponse | None:
-        """Refuse a request before anything was done for it."""
+        """Reject a request before anything was done for it."""
         return error_response(request, Overloaded()) if "server.is_overloaded" in request.META else None
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        """Refuse a large response to a GET, which has changed nothing."""
-        may_send = request.META.get("server.may_send")  # not there under another server
+        """Reject a GET, which has changed nothing, if there is no memory for its response."""
+        may_send = request.META.get("server.may_send")  # missing under another server
         size = int(response.headers.get("Content-Length") or 0 if response.streaming else len(response.content))
         if may_send and request.method == "GET" and not may_send(size):
             return error_response(request, Overloaded())

@@ -22,7 +22,7 @@ from accounts.authentication import issue_token
 from blocking.models import Block
 from config.server.test_server import JSON, ServiceTestCase
 from config.testing.http_client import free_port
-from config.testing.service import Service, running_service
+from config.testing.service import Service, run_service
 
 GET_HEALTH = {"route": "/healthz", "method": "GET", "status": "200"}
 
@@ -169,7 +169,7 @@ class MetricsProcessTests(ServiceTestCase):
     def test_counts_of_a_killed_worker_stay_and_the_folder_goes_with_the_service(self):
         logs, temporary = (Path(self.enterContext(tempfile.TemporaryDirectory())) for _ in range(2))
         address = f"[::1]:{free_port()}"
-        with running_service(logs, METRICS=address, TMPDIR=str(temporary), WEB_CONCURRENCY="1") as service:
+        with run_service(logs, METRICS=address, TMPDIR=str(temporary), WEB_CONCURRENCY="1") as service:
             for _ in range(5):
                 service.request("GET", "/healthz")
             [worker] = psutil.Process(service.process.pid).children()
@@ -194,7 +194,7 @@ class MetricsProcessTests(ServiceTestCase):
         output = self.enterContext(tempfile.TemporaryFile("w+"))
         with socket.create_server(("127.0.0.1", 0)) as other:
             address = f"127.0.0.1:{other.getsockname()[1]}"
-            with running_service(self.log_folder, output=output, METRICS=address) as service:
+            with run_service(self.log_folder, output=output, METRICS=address) as service:
                 self.assertEqual(service.request("GET", "/healthz")[0], 200)
 
         output.seek(0)

@@ -25,7 +25,7 @@ from django.db import transaction
 
 from accounts.authentication import issue_token
 from config.testing.cases import PASSWORD, ConcurrentTestCase
-from config.testing.service import Service, running_service
+from config.testing.service import Service, run_service
 from messageservice.models import Mailbox, Message
 
 JSON = {"Content-Type": "application/json"}
@@ -47,7 +47,7 @@ class ServiceTestCase(ConcurrentTestCase):
     def setUpClass(cls):
         super().setUpClass()
         folder = cls.enterClassContext(tempfile.TemporaryDirectory())
-        cls.service = cls.enterClassContext(running_service(Path(folder), **cls.environment))
+        cls.service = cls.enterClassContext(run_service(Path(folder), **cls.environment))
 
     def setUp(self):
         super().setUp()

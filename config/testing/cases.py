@@ -1,4 +1,4 @@
-"""What the tests of all apps start from."""
+"""The test cases and helpers that the tests of all apps share."""
 
 import json
 import logging
@@ -55,7 +55,7 @@ def listed_messages() -> re.Pattern:
 
 
 class ApiTestMixin:
-    """alice, bob and carol, a client for each, and three empty logs."""
+    """The users alice, bob and carol, a client for each, and three empty logs."""
 
     client_class = CheckingClient
 
@@ -71,22 +71,22 @@ class ApiTestMixin:
         self.enterContext(patch("config.log.TRACEBACK_INTERVAL", 0))  # every error has its traceback
 
     def __getstate__(self):
-        """What of the case can go to the parent process with a failed subtest; Django forgets its clients."""
-        kept = {name: value for name, value in self.__dict__.items() if name not in UNITTESTS_OWN and is_pickable(value)}
-        return kept | dict.fromkeys(UNITTESTS_OWN)
+        """Return what the parent process can get of a failed subtest. Django's own method keeps the clients."""
+        state = {name: value for name, value in self.__dict__.items() if name not in UNITTESTS_OWN and is_pickable(value)}
+        return state | dict.fromkeys(UNITTESTS_OWN)
 
     def as_user(self, user: User) -> APIClient:
-        """A client that is logged in as the user."""
+        """Return a client that is logged in as the user."""
         _, token = issue_token(user)
         return with_token(token)
 
     def log_lines(self, name: str) -> list[dict[str, Any]]:
-        """The lines of requests.log, activity.log or debug.log, read as JSON."""
+        """Return the lines of requests.log, activity.log or debug.log, parsed as JSON."""
         file = self.log_folder / f"{name}.log"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
     def events(self) -> list[tuple[str, str, str]]:
-        """What activity.log holds: event, who, whom."""
+        """Return the lines of activity.log as (event, who, whom)."""
         return [(line["event"], line["who"], line["whom"]) for line in self.log_lines("activity")]
 
     def assertTime(self, value: str) -> None:
@@ -98,8 +98,8 @@ def with_token(token: str, scheme: str = "Token") -> APIClient:
 
 
 @contextmanager
-def deleted_once_found(username: str) -> Iterator[None]:
-    """Requests that name the user find them, and somebody deletes them just then."""
+def delete_after_lookup(username: str) -> Iterator[None]:
+    """Delete the user just after a request has looked them up by name."""
 
     def find(name: str) -> User | None:
         user = user_named(name)
@@ -111,7 +111,7 @@ def deleted_once_found(username: str) -> Iterator[None]:
 
 
 def make_user(username: str) -> User:
-    """A user with PASSWORD, made without the time that hashing takes."""
+    """Create a user with PASSWORD, whose hash is computed only once."""
     return User.objects.create(username=username, password=_password_hash())
 
 
@@ -127,7 +127,7 @@ class ApiTestCase(ApiTestMixin, APITestCase):
 
 
 class AdminTestCase(ApiTestCase):
-    """Beside alice, bob and carol there is the operator, whom `self.admin` has logged in through the admin's form."""
+    """Adds the operator; `self.admin` is the operator's client, logged in through the admin's form."""
 
     @classmethod
     def setUpTestData(cls):
@@ -136,9 +136,9 @@ class AdminTestCase(ApiTestCase):
 
     def setUp(self):
         super().setUp()
-        self.admin = self.logged_in("operator")
+        self.admin = self.log_in_to_admin("operator")
 
-    def logged_in(self, username: str) -> Client:
+    def log_in_to_admin(self, username: str) -> Client:
         client = Client()
         client.post("/admin/login/", {"username": username, "password": PASSWORD})
         return client
@@ -148,39 +148,39 @@ class AdminTestCase(ApiTestCase):
         self.assertEqual(response.status_code, 200, path)
         return response.content.decode()
 
-    def listed(self, path: str) -> list[Model]:
-        """The rows that a list of the admin shows."""
+    def list_rows(self, path: str) -> list[Model]:
+        """Return the rows on a list of the admin."""
         return list(self.admin.get(path).context["cl"].result_list)
 
     def links(self, path: str) -> dict[str, str]:
-        """The links of a page, by their label."""
+        """Return the links of a page by their label."""
         return {label: unescape(target) for target, label in re.findall('<a href="([^"]+)">([^<]+)</a>', self.page(path))}
 
 
 class ConcurrentTestCase(ApiTestMixin, APITransactionTestCase):
-    """For what can race: nothing is wrapped in a transaction, so threads and other processes see what is stored."""
+    """For parallel requests: no test runs in a transaction, so threads and other processes see stored rows."""
 
     def setUp(self):
         super().setUp()
         self.alice, self.bob, self.carol = map(make_user, USERNAMES)
 
-    def at_once(self, *calls: Callable[[], Any]) -> list[Any]:
-        """What the calls return, each made in a thread of its own, all let go at the same moment."""
-        barrier = threading.Barrier(len(calls))
+    def in_parallel(self, *functions: Callable[[], Any]) -> list[Any]:
+        """Run each function in its own thread, all started at the same moment, and return their results."""
+        barrier = threading.Barrier(len(functions))
 
-        def run(call: Callable[[], Any]) -> Any:
+        def run(function: Callable[[], Any]) -> Any:
             try:
                 barrier.wait()
-                return call()
+                return function()
             finally:
                 connection.close()
 
-        with ThreadPoolExecutor(len(calls)) as pool:
-            return list(pool.map(run, calls))
+        with ThreadPoolExecutor(len(functions)) as pool:
+            return list(pool.map(run, functions))
 
 
 def api_paths() -> Iterator[str]:
-    """Every path under /api that a route knows."""
+    """Return every path under /api that has a route."""
     for entry in get_resolver().url_patterns:
         if str(entry.pattern).startswith("api/"):
             for route in entry.url_patterns if isinstance(entry, URLResolver) else [entry]:

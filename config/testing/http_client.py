@@ -1,4 +1,4 @@
-"""Calls to a service that runs in processes of its own, as tests and benchmarks start it. The standard library alone."""
+"""Sends requests to a running service, for tests and benchmarks. It uses only the standard library."""
 
 import json
 import random
@@ -9,10 +9,10 @@ from contextlib import suppress
 from typing import Any
 
 
-def call(
+def send_request(
     url: str, method: str, body: Any = None, token: str | None = None, *, seconds: float, **headers: str
 ) -> tuple[int, Any]:
-    """Status and JSON of the answer; raises OSError where there is none within the seconds."""
+    """Return status and JSON of the response. Raises OSError if there is none within the seconds."""
     request = urllib.request.Request(url, method=method, headers=headers)
     if body is not None:
         request.data = json.dumps(body).encode()
@@ -29,8 +29,10 @@ def call(
 
 
 def free_port() -> int:
-    """None of those that the system gives to clients: one that tries such a port while nobody listens may be connected to
-    itself, and the service then finds it taken."""
+    """Return a port below those that the system gives to clients.
+
+    A client that gets the port it tries to reach would connect to itself, and the service could not use the port.
+    """
     while True:
         port = random.randrange(10_000, 32_000)  # noqa: S311 - no secret
         with socket.socket() as probe, suppress(OSError):

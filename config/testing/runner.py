@@ -6,7 +6,7 @@ from django.test.runner import DiscoverRunner
 
 
 class TestRunner(DiscoverRunner):
-    """Django's, but a run that finds no test fails, and parallel runs get whole copies of SQLite's database."""
+    """Django's runner, but a run without tests fails, and parallel runs get whole copies of SQLite's database."""
 
     def build_suite(self, *args, **kwargs):
         suite = super().build_suite(*args, **kwargs)

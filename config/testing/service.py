@@ -1,4 +1,4 @@
-"""The service in processes of its own, as `make serve` starts it."""
+"""Runs the service in separate processes, as `make serve` does."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from config.testing.http_client import call, free_port
+from config.testing.http_client import free_port, send_request
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -27,10 +27,9 @@ def test_database_url() -> str:
 
 
 class Service:
-    """The service in processes of its own, on the tests' database unless `environment` names another.
+    """The service in separate processes, on the tests' database unless `environment` names another, whose tables must exist.
 
-    `environment` holds more of its settings, and its processes print into the file `output`, if there is one. The tables
-    must exist.
+    `environment` has its other settings. The processes print into the file `output`, if it is given.
     """
 
     command = (sys.executable, "-m", "config.server")
@@ -74,18 +73,18 @@ class Service:
         self.process.wait(timeout=40)
 
     def kill(self) -> None:
-        """End all of its processes at once, with SIGKILL."""
+        """End all of its processes with SIGKILL."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def request(self, method: str, path: str, body: Any = None, token: str | None = None, **headers: str) -> tuple[int, Any]:
-        """Return status and JSON of the response; raises OSError where there is none."""
-        return call(self.url + path, method, body, token, seconds=30, **headers)
+        """Return status and JSON of the response. Raises OSError if there is none."""
+        return send_request(self.url + path, method, body, token, seconds=30, **headers)
 
 
 @contextmanager
-def running_service(log_folder: Path, *, output: IO | None = None, **environment: str) -> Iterator[Service]:
+def run_service(log_folder: Path, *, output: IO | None = None, **environment: str) -> Iterator[Service]:
     service = Service(log_folder, output=output, **environment)
     service.start()
     try:

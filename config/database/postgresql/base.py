@@ -9,20 +9,20 @@ import psycopg
 from django.db.backends.postgresql import base
 from psycopg.pq import TransactionStatus
 
-UNRESPONSIVE_AFTER = 1.0  # seconds; a server that refuses a connection does so sooner
+UNRESPONSIVE_AFTER = 1.0  # seconds; a running server rejects a connection sooner
 RETRY_AFTER = 1.0  # seconds
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """Waits at most `longest_wait` for the server, if that is set, and spares other threads a wait that was in vain.
+    """Waits at most `longest_wait` for the server, if that is set.
 
     The server ends slow statements itself, but not a commit that waits for a standby, and a frozen server ends nothing.
-    After a wait in vain every new connection fails at once until `retry_at`; then one thread tries for all.
+    After the server did not respond, every new connection fails at once until `retry_at`; then one thread tries for all.
     """
 
     longest_wait: float | None = 4.5 if "SERVING" in os.environ else None  # seconds; config/server sets the variable
     retry_at = 0.0  # time.monotonic(), shared by all threads; 0 while the server responds
-    outdated_before = 0.0  # time.monotonic(), shared by all threads: connections made before are replaced
+    outdated_before = 0.0  # time.monotonic(), shared by all threads: connections opened earlier are replaced
 
     def get_new_connection(self, conn_params):
         began = self.connected_at = time.monotonic()
@@ -66,7 +66,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         DatabaseWrapper.retry_at = now + RETRY_AFTER if now - began >= UNRESPONSIVE_AFTER else 0.0
 
     def is_usable(self):
-        """Check the connection at the start of a request without a query: a server that hangs up sends something first."""
+        """Check the connection at the start of a request without a query: a server that closes it sends something first."""
         if self.connection is None or self.connection.closed or self.connected_at < self.outdated_before:
             return False
         poll = select.poll()

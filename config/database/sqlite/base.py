@@ -20,7 +20,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def get_new_connection(self, conn_params):
         """Create a missing file with mode 600: SQLite would let every user of the machine read it, and its log.
 
-        This opens no existing file: closing that would release the locks of this process's other connections.
+        Do not open an existing file: closing it would release the locks of this process's other connections.
         """
         with suppress(OSError):  # SQLite reports what is wrong
             Path(conn_params["database"]).touch(mode=0o600)
