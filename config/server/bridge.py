@@ -14,7 +14,7 @@ from django.conf import settings
 from config.wsgi import application as wsgi_application
 
 PIECE = 2**16  # bytes; a body or response that is not larger is always accepted
-MEMORY, MOST_DISCARDED = 64 * 2**20, 2 * 2**20  # bytes: of all larger ones in a worker, of a rejected body
+MEMORY, MOST_DISCARDED = 40 * 2**20, 2 * 2**20  # bytes: of all larger ones in a worker, of a rejected body
 SECONDS_TO_RECEIVE, SECONDS_TO_DISCARD, SECONDS_TO_SEND = 38, 2, 60  # a body (the server gives the head 20), a piece
 OTHER_PARAMETERS = re.compile(r";(?!\s*boundary=)[^;]*", re.IGNORECASE)  # of a Content-Type
 # A POST to these may hash a password, which takes a core for 20 ms. They share one thread, and the others have the rest.

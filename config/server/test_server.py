@@ -238,7 +238,7 @@ class BodyTests(ServiceTestCase):
 
 
 class MemoryTests(ServiceTestCase):
-    """A worker has 64 MiB for large bodies and responses, however slow its clients are."""
+    """A worker has 40 MiB for large bodies and responses, however slow its clients are."""
 
     environment = {"WEB_CONCURRENCY": "1", "CORS_ALLOWED_ORIGINS": ORIGIN}
 
