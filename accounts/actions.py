@@ -136,16 +136,17 @@ def verify_password(user: User, password: str) -> bool:
     return True
 
 
-@transaction.atomic
 def set_password(user: User, password: str) -> None:
     """Set a password on behalf of an operator, and revoke the user's tokens.
 
     Raises PermissionDenied if the account was deleted.
     """
-    lock_account(user)
-    user.set_password(password)
-    user.save(update_fields=["password"])
-    revoke_tokens(user)
+    with transaction.atomic():
+        lock_account(user)
+        user.set_password(password)
+        user.save(update_fields=["password"])
+        user.auth_token_set.all().delete()
+    record_event("Revoke Tokens", who=current_request().user, whom=user.username)
 
 
 def revoke_tokens(user: User) -> None:
