@@ -62,10 +62,10 @@ MIDDLEWARE = [
     "config.server.middleware.OverloadMiddleware",
     "config.api.middleware.BodyLimitMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "config.api.middleware.SessionMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
-    "config.api.middleware.AuthenticationMiddleware",
-    "config.api.middleware.MessageMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
 ]
 
 DEBUG_PROPAGATE_EXCEPTIONS = True  # RequestMiddleware turns every exception into JSON, with DEBUG on or off

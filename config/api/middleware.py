@@ -4,9 +4,6 @@ import re
 import time
 
 from django.conf import settings
-from django.contrib.auth import middleware as auth
-from django.contrib.messages import middleware as messages
-from django.contrib.sessions import middleware as sessions
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.utils.deprecation import MiddlewareMixin
@@ -91,22 +88,3 @@ class BodyLimitMiddleware(MiddlewareMixin):
         except (SuspiciousOperation, UnreadablePostError, UnsupportedMediaType) as error:
             return error_response(request, error)
         return None
-
-
-class AdminOnly:
-    """A mixin for middleware that only the admin's pages need."""
-
-    def __call__(self, request: HttpRequest) -> HttpResponse:
-        return super().__call__(request) if request.path.startswith("/admin") else self.get_response(request)
-
-
-class SessionMiddleware(AdminOnly, sessions.SessionMiddleware):
-    pass
-
-
-class AuthenticationMiddleware(AdminOnly, auth.AuthenticationMiddleware):
-    pass
-
-
-class MessageMiddleware(AdminOnly, messages.MessageMiddleware):
-    pass
