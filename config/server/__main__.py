@@ -4,11 +4,14 @@ import ctypes
 import errno
 import os
 import resource
+import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from importlib import import_module
 from tempfile import TemporaryDirectory
+from threading import Thread
 
 import psutil
 from django.http.request import validate_host
@@ -20,6 +23,7 @@ from config import settings
 from config.database.check import wait_for_database
 from config.environment import abort
 
+STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -2, -3, -8  # in <malloc.h>
 BANNER = """\
 Docs   {url}/api/docs
@@ -42,13 +46,18 @@ def main() -> None:
     with ExitStack() as stack:
         if settings.METRICS:  # the variable decides what the client does when it is imported: share values through files
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(TemporaryDirectory(prefix="metrics-"))
-            import_module("config.server.metrics").serve_metrics(*settings.METRICS)
         serve(address, most_files)
 
 
 def serve(address: str, most_files: int) -> None:
     application = import_module("config.server.bridge").application
     wait_for_database()
+
+    def load_in_worker() -> Callable:
+        for stop in STOP_SIGNALS:
+            signal.signal(stop, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        return application
 
     server = Granian(
         "config.server.bridge:application",
@@ -67,7 +76,27 @@ def serve(address: str, most_files: int) -> None:
         workers_kill_timeout=30,
     )
     server.on_startup(lambda: print_banner(address))
-    server.serve(target_loader=lambda: application, wrap_loader=False)
+    handle_signals_in_a_thread(server)
+    if settings.METRICS:  # its thread must not be the one that gets a signal
+        import_module("config.server.metrics").serve_metrics(*settings.METRICS)
+    server.serve(target_loader=load_in_worker, wrap_loader=False)
+
+
+def handle_signals_in_a_thread(server: Granian) -> None:
+    """Let SIGTERM and SIGINT stop the server and SIGHUP replace its workers, however often each is sent.
+
+    Granian would do so in signal handlers. They take a lock, so a signal that interrupts the handler of another one would
+    wait for that lock forever. From here on the signals are blocked: in this thread, and in threads and processes it starts.
+    """
+    signals = {*STOP_SIGNALS, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+
+    def wait_for_signals() -> None:
+        while signal.sigwait(signals) == signal.SIGHUP:
+            server.signal_handler_reload()
+        server.signal_handler_interrupt()
+
+    Thread(target=wait_for_signals, daemon=True).start()
 
 
 def free_address(host: str, port: int) -> str:

@@ -25,6 +25,7 @@ from django.db import transaction
 
 from accounts.authentication import issue_token
 from config.testing.cases import PASSWORD, ConcurrentTestCase
+from config.testing.http_client import free_port
 from config.testing.service import Service, run_service
 from messageservice.models import Mailbox, Message
 
@@ -510,6 +511,15 @@ class ProcessTests(ServiceTestCase):
     def workers(self, service):
         return Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
 
+    def assert_ready_within_5_seconds(self, service):
+        deadline = time.monotonic() + 5
+        while True:
+            try:
+                if service.request("GET", "/readyz")[0] == 200:
+                    return
+            except OSError:
+                self.assertLess(time.monotonic(), deadline)
+
     def test_used_port_prevents_the_start_with_a_line_that_names_its_processes(self):
         second = self.start_another()
 
@@ -537,13 +547,7 @@ class ProcessTests(ServiceTestCase):
 
         os.kill(int(worker), signal.SIGKILL)
 
-        deadline = time.monotonic() + 5
-        while True:
-            try:
-                if service.request("GET", "/readyz")[0] == 200:
-                    break
-            except OSError:
-                self.assertLess(time.monotonic(), deadline)
+        self.assert_ready_within_5_seconds(service)
         self.assertNotEqual(self.workers(service), [worker])
 
     def test_service_ends_and_says_why_when_its_workers_keep_dying(self):
@@ -582,6 +586,24 @@ class ProcessTests(ServiceTestCase):
         self.assertEqual({answer.split(b"\r\n")[0] for answer in answers}, {b"HTTP/1.1 201 Created"})
         self.assertEqual(Message.objects.count(), 10)
         self.assertEqual(service.process.returncode, 0)
+
+    def test_signals_that_interrupt_each_other_are_all_followed(self):
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            with self.subTest(stop.name):
+                service = self.separate_service(WEB_CONCURRENCY="1", METRICS=f"127.0.0.1:{free_port()}")
+                [worker] = self.workers(service)
+
+                for _ in range(500):
+                    service.process.send_signal(signal.SIGHUP)
+                deadline = time.monotonic() + 30
+                while worker in self.workers(service):
+                    self.assertLess(time.monotonic(), deadline)
+                    time.sleep(0.1)
+                self.assert_ready_within_5_seconds(service)
+
+                for _ in range(500):
+                    service.process.send_signal(stop)
+                self.assertEqual(service.process.wait(timeout=30), 0)
 
 
 class BannerTests(ConcurrentTestCase):
