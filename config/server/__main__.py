@@ -1,5 +1,6 @@
 """Serves the API from worker processes: `python -m config.server`."""
 
+import asyncio
 import ctypes
 import errno
 import os
@@ -54,9 +55,8 @@ def serve(address: str, most_files: int) -> None:
     wait_for_database()
 
     def load_in_worker() -> Callable:
-        for stop in STOP_SIGNALS:
-            signal.signal(stop, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        loop = asyncio.get_event_loop()  # once it runs, no signal is lost
+        loop.call_soon(signal.pthread_sigmask, signal.SIG_UNBLOCK, STOP_SIGNALS)
         return application
 
     server = Granian(
