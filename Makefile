@@ -13,8 +13,10 @@ serve: dev/installed  ## make what is missing, then serve the API on HOST and PO
 	@$(BIN)/python manage.py migrate --verbosity 0
 	@exec $(BIN)/python -m config.server
 
-test: dev/installed-for-tests  ## run all tests; on PostgreSQL with DATABASE_URL
-	@$(BIN)/python manage.py test --parallel auto --noinput
+test: dev/installed-for-tests  ## run all tests on SQLite, and on the PostgreSQL server that POSTGRESQL_URL names
+	@env -u DATABASE_URL $(BIN)/python manage.py test --parallel auto --noinput
+	@[ -z "$$POSTGRESQL_URL" ] || DATABASE_URL=$$POSTGRESQL_URL $(BIN)/python manage.py test --parallel auto --noinput
+	@echo "All tests passed on SQLite$${POSTGRESQL_URL:+ and on PostgreSQL}."
 
 lint: dev/installed-for-tests  ## style, import order of the layers, spelling, links, migrations
 	$(BIN)/ruff check .
