@@ -1,4 +1,4 @@
-"""Who gets in: what each path asks for, what it gives a stranger, and what no body and no user can reach."""
+"""Access: which endpoints require a token, what other users get, and what no request can read or change."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -30,92 +30,94 @@ from messageservice.testing import EMPTY_PAGE
 
 METHODS = ("get", "post", "put", "patch", "delete")
 EVERY_METHOD = (*METHODS, "head", "options", "trace", "nonsense")
-TESTED_ELSEWHERE = ("admin", "admin/", "")  # by AdminTests below; the last knows no path, see config.tests.UnknownPathTests
+TESTED_ELSEWHERE = ("admin", "admin/", "")  # in AdminTests below; "" is for unknown paths: config.api.tests.UnknownPathTests
 
 NOT_FOUND = (404, {"detail": "Not found."})
-NOTHING = (200, EMPTY_PAGE)
-NOTHING_NEXT_TO_AN_ID = (200, {"next": None, "previous": None, "results": []})
+EMPTY_LIST = (200, EMPTY_PAGE)
+EMPTY_CURSOR_LIST = (200, {"next": None, "previous": None, "results": []})
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-class Call(NamedTuple):
-    """A request; `{message}` in its path and body is the id of a message between alice and bob, `{session}` of her session.
+class Request(NamedTuple):
+    """A request. In its path and body, `{message}` is the id of a message from alice to bob, `{session}` of alice's session.
 
-    `stranger` is what carol gets, status and JSON, who has nothing to do with the two; None where the call is open.
+    `for_other_user` is the status and JSON of the response to carol. It is None if the endpoint requires no token.
     """
 
     method: str
     path: str
     body: dict[str, str] | None
     status: int  # for alice
-    stranger: tuple[int, Any] | None
+    for_other_user: tuple[int, Any] | None
     key: str | None = None
 
 
-def get(path: str, stranger: tuple[int, Any] | None, status: int = 200) -> Call:
-    return Call("get", path, None, status, stranger)
+def get(path: str, for_other_user: tuple[int, Any] | None, status: int = 200) -> Request:
+    """Return a GET request."""
+    return Request("get", path, None, status, for_other_user)
 
 
 def post(
-    path: str, body: dict[str, str] | None, status: int, stranger: tuple[int, Any] | None, key: str | None = None
-) -> Call:
-    return Call("post", path, body, status, stranger, key)
+    path: str, body: dict[str, str] | None, status: int, for_other_user: tuple[int, Any] | None, key: str | None = None
+) -> Request:
+    """Return a POST request, with the key as its Idempotency-Key."""
+    return Request("post", path, body, status, for_other_user, key)
 
 
 RANGE = "since=2020-01-05T00:00:00Z&until=9999-12-31T00:00:00Z"
 TO_CAROL = {"receiver": "carol", "content": "hi"}
-CALLS = (
-    # Open.
+REQUESTS = (
+    # Without a token.
     get("/healthz", None),
     get("/readyz", None),
     get("/api/schema", None),
     get("/api/docs", None),
     post("/api/auth/register", {"username": "dave", "password": PASSWORD}, 201, None),
     post("/api/auth/login", {"username": "alice", "password": PASSWORD}, 200, None),
-    # One's own account; that of the two stays as it is.
+    # The account of the user: carol's requests do not affect alice and bob.
     post("/api/auth/logout", None, 204, (204, None)),
     post("/api/auth/logoutall", None, 204, (204, None)),
     get("/api/auth/session", (200, {**EMPTY_PAGE, "count": 1, "results": [mock.ANY]})),
-    Call("delete", "/api/auth/session/{session}", None, 204, NOT_FOUND),
+    Request("delete", "/api/auth/session/{session}", None, 204, NOT_FOUND),
     get("/api/auth/user", (200, {"username": "carol", "email": ""})),
     post("/api/auth/password", {"current_password": PASSWORD, "new_password": "quite another secret"}, 204, (204, None)),
     post("/api/auth/user/delete", {"current_password": PASSWORD}, 204, (204, None)),
     # Messages.
-    get("/api/message", NOTHING),
-    get("/api/message?user=alice", NOTHING),
-    get("/api/message?user=bob", NOTHING),
-    get("/api/message?after=0", NOTHING_NEXT_TO_AN_ID),
-    get("/api/message?before={message}", NOTHING_NEXT_TO_AN_ID),
-    get(f"/api/message?{RANGE}", NOTHING),
-    get("/api/message/sent", NOTHING),
-    get("/api/message/sent?receiver=bob", NOTHING),
-    get("/api/message/sent?after=0", NOTHING_NEXT_TO_AN_ID),
-    get(f"/api/message/sent?{RANGE}", NOTHING),
-    get("/api/message/received", NOTHING),
-    get(f"/api/message/received?{RANGE}", NOTHING),
-    get("/api/message/received?sender=bob", NOTHING),
-    get("/api/message/received?unread=true", NOTHING),
-    get("/api/message/received?unread=false", NOTHING),
-    get("/api/message/received?after=0", NOTHING_NEXT_TO_AN_ID),
+    get("/api/message", EMPTY_LIST),
+    get("/api/message?user=alice", EMPTY_LIST),
+    get("/api/message?user=bob", EMPTY_LIST),
+    get("/api/message?after=0", EMPTY_CURSOR_LIST),
+    get("/api/message?before={message}", EMPTY_CURSOR_LIST),
+    get(f"/api/message?{RANGE}", EMPTY_LIST),
+    get("/api/message/sent", EMPTY_LIST),
+    get("/api/message/sent?receiver=bob", EMPTY_LIST),
+    get("/api/message/sent?after=0", EMPTY_CURSOR_LIST),
+    get(f"/api/message/sent?{RANGE}", EMPTY_LIST),
+    get("/api/message/received", EMPTY_LIST),
+    get(f"/api/message/received?{RANGE}", EMPTY_LIST),
+    get("/api/message/received?sender=bob", EMPTY_LIST),
+    get("/api/message/received?unread=true", EMPTY_LIST),
+    get("/api/message/received?unread=false", EMPTY_LIST),
+    get("/api/message/received?after=0", EMPTY_CURSOR_LIST),
     get("/api/message/{message}", NOT_FOUND),
     post("/api/message", TO_CAROL, 201, (201, mock.ANY)),
-    post("/api/message", TO_CAROL, 422, (201, mock.ANY), key="alices"),  # the same key of another user is another key
-    get("/api/conversation", NOTHING),
-    get("/api/conversation?unread=true", NOTHING),
-    get("/api/conversation?unread=false", NOTHING),
-    get("/api/conversation?before=9999999999", NOTHING_NEXT_TO_AN_ID),
+    post("/api/message", TO_CAROL, 422, (201, mock.ANY), key="alices"),  # another user can use the same key
+    get("/api/conversation", EMPTY_LIST),
+    get("/api/conversation?unread=true", EMPTY_LIST),
+    get("/api/conversation?unread=false", EMPTY_LIST),
+    get("/api/conversation?before=9999999999", EMPTY_CURSOR_LIST),
     post("/api/conversation/bob/read", {"up_to": "{message}"}, 200, NOT_FOUND),
     # Blocks.
-    get("/api/block", NOTHING),
+    get("/api/block", EMPTY_LIST),
     post("/api/block", {"blocked": "carol"}, 201, (400, {"blocked": ["You cannot block yourself."]})),
-    Call("delete", "/api/block/bob", None, 204, NOT_FOUND),
+    Request("delete", "/api/block/bob", None, 204, NOT_FOUND),
 )
-CLOSED = tuple(call for call in CALLS if call.stranger)
-OPEN = tuple(call for call in CALLS if not call.stranger)
+PROTECTED = tuple(request for request in REQUESTS if request.for_other_user)
+PUBLIC = tuple(request for request in REQUESTS if not request.for_other_user)
 
 
-def served() -> Iterator[tuple[str, str]]:
-    """Every method of every route."""
+def operations() -> Iterator[tuple[str, str]]:
+    """Yield every method of every route, as (method, route)."""
     for route, view in routes(get_resolver().url_patterns):
         for method in METHODS:
             if hasattr(view.view_class, method):
@@ -123,7 +125,7 @@ def served() -> Iterator[tuple[str, str]]:
 
 
 def routes(patterns: list[URLPattern | URLResolver], prefix: str = "") -> Iterator[tuple[str, Callable]]:
-    """Every route and its view."""
+    """Yield every route and its view."""
     for entry in patterns:
         route = f"{prefix}{entry.pattern}"
         if route in TESTED_ELSEWHERE:
@@ -134,29 +136,29 @@ def routes(patterns: list[URLPattern | URLResolver], prefix: str = "") -> Iterat
             yield route, entry.callback
 
 
-def stored(*users: User) -> dict[str, list[dict[str, Any]]]:
-    """All rows, by table; with `users`, those that belong to one of them, and their own."""
-    found = {}
+def rows_by_table(*users: User) -> dict[str, list[dict[str, Any]]]:
+    """Return all rows by table. With `users`, return only their own rows and the rows that belong to one of them."""
+    tables = {}
     keys = {user.pk for user in users}
     for model in apps.get_models():
         owners = [field.attname for field in model._meta.concrete_fields if field.related_model is User]
         if model is User:
             owners = ["id"]
         rows = model._base_manager.order_by("pk").values()
-        found[model._meta.db_table] = [row for row in rows if not users or keys.intersection(map(row.get, owners))]
-    return found
+        tables[model._meta.db_table] = [row for row in rows if not users or keys.intersection(map(row.get, owners))]
+    return tables
 
 
 @contextmanager
-def undone() -> Iterator[None]:
-    """What the block changes in the database is taken back at its end."""
+def roll_back() -> Iterator[None]:
+    """Roll back what the block changes in the database."""
     with transaction.atomic():
         yield
         transaction.set_rollback(True)
 
 
-class CallTestCase(ApiTestCase):
-    """alice and bob have written to each other, and alice blocks bob; carol has nothing to do with either."""
+class RequestTestCase(ApiTestCase):
+    """alice and bob have written to each other, and alice blocks bob. carol has no messages and no blocks."""
 
     def setUp(self):
         super().setUp()
@@ -166,51 +168,58 @@ class CallTestCase(ApiTestCase):
         Block.objects.create(blocker=self.alice, blocked=self.bob)
         self.session = issue_token(self.alice)[0].digest[:32]
 
-    def make(self, client: APIClient, call: Call, **more: Any):
-        """The call's answer; the fields of `more` stand beside its own in the body."""
-        body = {name: value.format(message=self.message, session=self.session) for name, value in (call.body or {}).items()}
-        headers = {"idempotency-key": call.key} if call.key else {}
-        return getattr(client, call.method)(
-            call.path.format(message=self.message, session=self.session), {**more, **body}, headers=headers
+    def send(self, client: APIClient, request: Request, **extra: Any):
+        """Send the request, with the fields of `extra` added to its body."""
+        body = {
+            name: value.format(message=self.message, session=self.session) for name, value in (request.body or {}).items()
+        }
+        headers = {"idempotency-key": request.key} if request.key else {}
+        return getattr(client, request.method)(
+            request.path.format(message=self.message, session=self.session), {**extra, **body}, headers=headers
         )
 
 
-class AccessTests(CallTestCase):
-    def test_no_route_is_left_out(self):
-        listed = {(call.method, resolve(call.path.partition("?")[0].format(message=1, session=1)).route) for call in CALLS}
+class AccessTests(RequestTestCase):
+    def test_table_has_every_route(self):
+        listed = {
+            (request.method, resolve(request.path.partition("?")[0].format(message=1, session=1)).route)
+            for request in REQUESTS
+        }
 
-        self.assertEqual(listed, set(served()))
+        self.assertEqual(listed, set(operations()))
 
-    def test_a_valid_token_opens_every_endpoint(self):
-        for call in CALLS:
-            with self.subTest(call=call), undone():
-                response = self.make(self.as_user(self.alice), call)
+    def test_a_valid_token_allows_every_request(self):
+        for request in REQUESTS:
+            with self.subTest(request=request), roll_back():
+                response = self.send(self.as_user(self.alice), request)
 
-                self.assertEqual(response.status_code, call.status, response.content)
+                self.assertEqual(response.status_code, request.status, response.content)
 
-    def test_nothing_else_opens_one(self):
-        for why, headers in self.bad_credentials().items():
-            before = stored()
-            for call in CLOSED:
-                with self.subTest(why, call=call):
-                    response = self.make(APIClient(headers=headers), call)
+    def test_rejects_invalid_credentials(self):
+        for reason, headers in self.invalid_credentials().items():
+            before = rows_by_table()
+            for request in PROTECTED:
+                with self.subTest(reason, request=request):
+                    response = self.send(APIClient(headers=headers), request)
 
                     self.assert_unauthorized(response)
                     self.assertEqual([*response.json()], ["detail"])
-            self.assertEqual(stored(), before, why)
+            self.assertEqual(rows_by_table(), before, reason)
 
-    def test_no_method_bypasses_the_token(self):
-        for path in {call.path for call in CLOSED}:
+    def test_every_method_requires_the_token(self):
+        for path in {request.path for request in PROTECTED}:
             for method in EVERY_METHOD:
                 with self.subTest(path=path, method=method):
                     response = self.client.generic(method.upper(), path.format(message=self.message, session=self.session))
 
                     self.assert_unauthorized(response)
 
-    def test_no_other_method_is_served(self):
-        alice, methods = self.as_user(self.alice), set(served())
+    def test_rejects_every_other_method(self):
+        alice, methods = self.as_user(self.alice), set(operations())
 
-        for path in {call.path.partition("?")[0].format(message=self.message, session=self.session) for call in CALLS}:
+        for path in {
+            request.path.partition("?")[0].format(message=self.message, session=self.session) for request in REQUESTS
+        }:
             for method in {*EVERY_METHOD} - {"head", "options"}:
                 if (method, resolve(path).route) not in methods:
                     with self.subTest(path=path, method=method):
@@ -218,72 +227,72 @@ class AccessTests(CallTestCase):
 
                         self.assertEqual(response.status_code, 405)
 
-    def test_open_calls_ask_for_nothing_and_mind_nothing(self):
-        for why, headers in self.bad_credentials().items():
-            for call in OPEN:
-                with self.subTest(why, call=call), undone():
-                    response = self.make(APIClient(headers=headers), call)
+    def test_public_endpoints_ignore_credentials(self):
+        for reason, headers in self.invalid_credentials().items():
+            for request in PUBLIC:
+                with self.subTest(reason, request=request), roll_back():
+                    response = self.send(APIClient(headers=headers), request)
 
-                    self.assertEqual(response.status_code, call.status, response.content)
+                    self.assertEqual(response.status_code, request.status, response.content)
 
     def test_another_user_gets_and_changes_nothing(self):
-        carol, before = self.as_user(self.carol), stored(self.alice, self.bob)
+        carol, before = self.as_user(self.carol), rows_by_table(self.alice, self.bob)
 
-        for call in CLOSED:
-            status, answer = call.stranger
-            with self.subTest(call=call), undone():
-                response = self.make(carol, call)
+        for request in PROTECTED:
+            status, content = request.for_other_user
+            with self.subTest(request=request), roll_back():
+                response = self.send(carol, request)
 
                 self.assertEqual(response.status_code, status, response.content)
-                self.assertEqual(response.json() if response.content else None, answer)
+                self.assertEqual(response.json() if response.content else None, content)
                 self.assertNotIn(b"private words", response.content)
                 self.assertNotIn("Idempotency-Replayed", response.headers)
-                self.assertEqual(stored(self.alice, self.bob), before)
+                self.assertEqual(rows_by_table(self.alice, self.bob), before)
 
     def assert_unauthorized(self, response):
         self.assertEqual(response.status_code, 401)
         self.assertEqual(response.headers["WWW-Authenticate"], "Token")
         self.assertEqual(response.headers["Content-Type"], "application/json")
 
-    def bad_credentials(self) -> dict[str, dict[str, str]]:
-        """Headers that open nothing, by what is wrong with them."""
-        dead = {"a token that is none": "0" * 64}
+    def invalid_credentials(self) -> dict[str, dict[str, str]]:
+        """Return headers that give no access, by the reason."""
+        tokens = {"an unknown token": "0" * 64}
         with mock.patch("django.utils.timezone.now", return_value=LONG_AGO):
-            _, dead["an expired token"] = issue_token(self.alice)
-        _, dead["a token that was logged out"] = issue_token(self.alice)
-        with_token(dead["a token that was logged out"]).post("/api/auth/logout")
-        deeds = (
+            _, tokens["an expired token"] = issue_token(self.alice)
+        _, tokens["a token that was logged out"] = issue_token(self.alice)
+        with_token(tokens["a token that was logged out"]).post("/api/auth/logout")
+        actions = (
             ("logoutall", {}),
             ("password", {"current_password": PASSWORD, "new_password": "quite another secret"}),
         )
-        for deed, body in deeds:
+        for action, body in actions:
             client = self.as_user(self.bob)
-            _, dead[f"a token from before {deed}"] = issue_token(self.bob)
-            self.assertEqual(client.post(f"/api/auth/{deed}", body).status_code, 204)
+            _, tokens[f"a token from before {action}"] = issue_token(self.bob)
+            self.assertEqual(client.post(f"/api/auth/{action}", body).status_code, 204)
         frank = make_user("frank")
-        _, dead["a token of a deleted user"] = issue_token(frank)
+        _, tokens["a token of a deleted user"] = issue_token(frank)
         self.assertEqual(self.as_user(frank).post("/api/auth/user/delete", {"current_password": PASSWORD}).status_code, 204)
         erin = make_user("erin")
-        _, dead["a token of a deactivated user"] = issue_token(erin)
+        _, tokens["a token of a deactivated user"] = issue_token(erin)
         User.objects.filter(pk=erin.pk).update(is_active=False)
-        return {"no token": {}} | {why: {"authorization": f"Token {token}"} for why, token in dead.items()}
+        return {"no token": {}} | {reason: {"authorization": f"Token {token}"} for reason, token in tokens.items()}
 
 
 class FailedLoginTests(ApiTestCase):
-    """What takes the same time does the same work; `benchmarks/proofs/login_timing.py` measures it."""
+    """All failed logins do the same work, to take the same time: `benchmarks/proofs/login_timing.py` measures it."""
 
-    def test_does_the_same_whatever_is_wrong(self):
+    def test_does_the_same_work_for_every_reason(self):
         decomposed, composed = "Zu\u0308rich geheim", "Z\u00fcrich geheim"
         User.objects.filter(pk=self.carol.pk).update(is_active=False, password=make_password(composed))
-        User.objects.create_user("hollow")  # whose password the operator made unusable
-        long = "x" * 100_000  # so long that it takes longer to hash
+        User.objects.create_user("no-password")
+        long = "x" * 100_000  # long enough to take longer to hash
         attempts = {
             "unknown name": "nobody",
             "unknown name in capitals": "NOBODY",
             "wrong password": "alice",
             "wrong password, other letter case": "aLICE",
-            "deactivated": "carol",  # with the right password as well
-            "no usable password": "hollow",
+            "deactivated": "carol",  # also with the correct password
+            "no usable password": "no-password",
         }
         for password, forms in ((long, [long]), (composed, [composed]), (decomposed, [composed, decomposed])):
             statements = {}
@@ -291,7 +300,7 @@ class FailedLoginTests(ApiTestCase):
                 with (
                     self.subTest(kind, password=ascii(password[:30])),
                     CaptureQueriesContext(connection) as queries,
-                    hashed_passwords() as hashed,
+                    record_hashed_passwords() as hashed,
                 ):
                     response = self.client.post("/api/auth/login", {"username": username, "password": password})
 
@@ -302,23 +311,23 @@ class FailedLoginTests(ApiTestCase):
 
 
 @contextmanager
-def hashed_passwords() -> Iterator[list[str]]:
-    """What is hashed in the block, to be stored or to be compared, in whatever form."""
+def record_hashed_passwords() -> Iterator[list[str]]:
+    """Yield a list of all passwords that are hashed in the block, to be stored or to be compared."""
     hashed = []
     with ExitStack() as stack:
         for name in ("encode", "verify"):
             original = getattr(Argon2PasswordHasher, name)
 
-            def noted(hasher, password, other, original=original):
+            def record(hasher, password, other, original=original):
                 hashed.append(password)
                 return original(hasher, password, other)
 
-            stack.enter_context(mock.patch.object(Argon2PasswordHasher, name, noted))
+            stack.enter_context(mock.patch.object(Argon2PasswordHasher, name, record))
         yield hashed
 
 
-class MassAssignmentTests(CallTestCase):
-    """Fields that no body may set, beside those that it may."""
+class MassAssignmentTests(RequestTestCase):
+    """Fields in a body that the endpoint does not have."""
 
     NUMBER = 987_654_321
     TIME = "2001-02-03T04:05:06.000007Z"
@@ -333,44 +342,46 @@ class MassAssignmentTests(CallTestCase):
         "is_active": False,
     }
 
-    def test_change_nothing(self):
-        for call in CALLS:
-            if call.method == "post":
-                with self.subTest(call=call):
-                    changes = self.changes(call)
-                    forged = self.changes(call, **self.FORGED)
+    def test_other_fields_have_no_effect(self):
+        for request in REQUESTS:
+            if request.method == "post":
+                with self.subTest(request=request):
+                    changes = self.changes(request)
+                    forged = self.changes(request, **self.FORGED)
 
-                    self.assertTrue(changes or call.status != 201)
+                    self.assertTrue(changes or request.status != 201)
                     self.assertEqual(forged, changes)
 
-    def changes(self, call: Call, **more: Any) -> dict[str, tuple[list, list]]:
-        """What the call takes out of each table and puts into it, without what is never twice the same."""
-        with undone():
+    def changes(self, request: Request, **extra: Any) -> dict[str, tuple[list, list]]:
+        """Return the rows that the request removes from each table and adds to it, without values that differ each time."""
+        with roll_back():
             client = self.as_user(self.alice)
-            before = stored()
-            response = self.make(client, call, **more)
-            after = stored()
-            self.assertEqual(response.status_code, call.status, response.content)
+            before = rows_by_table()
+            response = self.send(client, request, **extra)
+            after = rows_by_table()
+            self.assertEqual(response.status_code, request.status, response.content)
             self.names = dict(User.objects.values_list("pk", "username"))
         return {
             table: (
-                [self.settled(row) for row in rows if row not in after[table]],
-                [self.settled(row) for row in after[table] if row not in rows],
+                [self.comparable_row(row) for row in rows if row not in after[table]],
+                [self.comparable_row(row) for row in after[table] if row not in rows],
             )
             for table, rows in before.items()
             if rows != after[table]
         }
 
-    def settled(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {name: self.settled_value(name, value) for name, value in row.items()}
+    def comparable_row(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return the row without values that differ each time."""
+        return {name: self.comparable_value(name, value) for name, value in row.items()}
 
-    def settled_value(self, name: str, value: Any) -> Any:
+    def comparable_value(self, name: str, value: Any) -> Any:
+        """Return the value of the column, or a replacement if the value differs each time."""
         if name in ("digest", "token_key", "password", "key"):
             return value == "forged"
         if name in ("id", "last_message_id"):
             return value == self.NUMBER
         if name.endswith("_id"):
-            return self.settled_value("username", self.names.get(value, value))
+            return self.comparable_value("username", self.names.get(value, value))
         if isinstance(value, str):
             return re.sub("^deleted-[0-9a-f]{12}$", "deleted-", value)
         if isinstance(value, datetime):
@@ -378,16 +389,16 @@ class MassAssignmentTests(CallTestCase):
         return value
 
 
-class StatementTests(CallTestCase):
+class SqlInjectionTests(RequestTestCase):
     TEXTS = ("' OR '1'='1", "alice'--", '"; DROP TABLE auth_user; --', "%(user)s", "%s", "{user}", "\\'", "$1", "/**/alice")
 
-    def test_no_text_becomes_part_of_one(self):
-        carol, before = self.as_user(self.carol), stored(self.alice, self.bob)
+    def test_text_never_becomes_part_of_a_statement(self):
+        carol, before = self.as_user(self.carol), rows_by_table(self.alice, self.bob)
 
         for text in self.TEXTS:
-            with self.subTest(text), undone():
+            with self.subTest(text), roll_back():
                 quoted = quote(text, safe="")
-                refused = (
+                rejected = (
                     carol.get(f"/api/message?user={quoted}"),
                     carol.get(f"/api/message/sent?receiver={quoted}"),
                     carol.get(f"/api/message/received?sender={quoted}&date={quoted}&page_size={quoted}"),
@@ -407,13 +418,13 @@ class StatementTests(CallTestCase):
                     for key in (text.replace(" ", ""), "another")
                 ]
 
-                self.assertLessEqual({response.status_code for response in refused}, {400, 404})
+                self.assertLessEqual({response.status_code for response in rejected}, {400, 404})
                 self.assertEqual([response.json()["content"] for response in sent], [text, text])
                 self.assertEqual(carol.get("/api/message").json()["count"], 2)
-                self.assertEqual(stored(self.alice, self.bob), before)
+                self.assertEqual(rows_by_table(self.alice, self.bob), before)
 
 
-class RowIdTests(CallTestCase):
+class RowIdTests(RequestTestCase):
     FIRST = 76_543_210
 
     @classmethod
@@ -425,44 +436,45 @@ class RowIdTests(CallTestCase):
 
     def test_no_response_shows_the_row_id_of_a_user(self):
         for user in (self.alice, self.carol):
-            for call in CALLS:
-                with self.subTest(user=user, call=call), undone():
-                    response = self.make(self.as_user(user), call)
+            for request in REQUESTS:
+                with self.subTest(user=user, request=request), roll_back():
+                    response = self.send(self.as_user(user), request)
 
                     self.assertNotIn(str(self.FIRST)[:-1], f"{response.headers}{response.text}")
 
 
 class AdminTests(AdminTestCase):
-    """The admin lets staff in alone, and to what they are permitted; who may what there is tested in accounts.test_admin."""
+    """Only staff can use the admin, and only with permissions. accounts.test_admin tests the permissions in detail."""
 
     def setUp(self):
         super().setUp()
         send_message(sender=self.alice, receiver=self.bob, content="private words")
         Block.objects.create(blocker=self.alice, blocked=self.bob)
         self.paths = [*self.all_paths()]
-        self.before = stored()
+        self.before = rows_by_table()
 
     def all_paths(self) -> Iterator[str]:
-        """A path for every route of the admin, with the row id of alice where it takes one."""
+        """Yield a path for every route of the admin, with the row id of alice if the route takes an id."""
         for route, _ in routes(admin.site.get_urls()):
             first_choice = re.sub(r"\(\?P<\w+>(\w*)[^)]*\)", r"\1", route).strip("^$")
             yield f"/admin/{re.sub('<.*?>', str(self.alice.pk), first_choice)}"
 
-    def session_of(self, user: User) -> Client:
+    def client_with_session(self, user: User) -> Client:
+        """Return a client with a session of the user, who need not be staff."""
         client = Client()
-        client.force_login(user)  # as who was staff and is no more may still have one
-        self.before = stored()
+        client.force_login(user)  # a user who is no longer staff may still have a session
+        self.before = rows_by_table()
         return client
 
     def test_only_staff_can_log_in(self):
-        own_ways = {"/admin/login/": (200, None), "/admin/logout/": (302, "/admin/")}
+        exceptions = {"/admin/login/": (200, None), "/admin/logout/": (302, "/admin/")}
         strangers = {
             "nobody": Client(),
-            "an ordinary user's session": self.session_of(self.alice),
+            "an ordinary user's session": self.client_with_session(self.alice),
             "an ordinary user's token": self.as_user(self.alice),
             "the operator's token": self.as_user(self.operator),
         }
-        self.before = stored()
+        self.before = rows_by_table()
         self.assertGreater(len(self.paths), 30)
 
         for (who, client), path in ((stranger, path) for stranger in strangers.items() for path in self.paths):
@@ -470,39 +482,39 @@ class AdminTests(AdminTestCase):
                 with self.subTest(who, path=path, method=method):
                     response = getattr(client, method)(path)
 
-                    expected = own_ways.get(path, (302, f"/admin/login/?next={path}"))
+                    expected = exceptions.get(path, (302, f"/admin/login/?next={path}"))
                     self.assertEqual((response.status_code, response.headers.get("Location")), expected)
-        self.assertEqual(stored(), self.before)
+        self.assertEqual(rows_by_table(), self.before)
 
-    def test_its_session_opens_no_endpoint_of_the_api(self):
-        for path in {call.path.partition("?")[0].format(message=1, session=1) for call in CLOSED}:
+    def test_api_rejects_its_session(self):
+        for path in {request.path.partition("?")[0].format(message=1, session=1) for request in PROTECTED}:
             for method in ("get", "post"):
                 with self.subTest(path=path, method=method):
                     response = getattr(self.admin, method)(path)
 
                     self.assertEqual(response.status_code, 401)
-        self.assertEqual(stored(), self.before)
+        self.assertEqual(rows_by_table(), self.before)
 
-    def test_staff_without_permissions_reach_no_row(self):
+    def test_staff_without_permissions_cannot_use_any_row(self):
         User.objects.filter(pk=self.bob.pk).update(is_staff=True)
-        staff = self.session_of(self.bob)
+        staff = self.client_with_session(self.bob)
 
         for path in self.paths:
             if path.count("/") < 4 or path.startswith("/admin/password_change/"):
-                continue  # what every operator has: the index, one's own password, logging out
+                continue  # for all operators: the index, the change of their password, the logout
             for method in ("get", "post"):
                 with self.subTest(path=path, method=method):
                     response = getattr(staff, method)(path, follow=True)
 
-                    if response.redirect_chain[-1:] != [("/admin/", 302)]:  # where it says that there is no such row
+                    if response.redirect_chain[-1:] != [("/admin/", 302)]:  # with a message that there is no such row
                         self.assertIn(response.status_code, (403, 404))
                     self.assertNotIn("alice", response.text)
                     self.assertNotIn("private words", response.text)
-        self.assertEqual(stored(), self.before)
+        self.assertEqual(rows_by_table(), self.before)
 
 
 class AdminUrlTests(AdminTestCase):
-    """No URL of the admin ends in a 500, nor does a form that no page of it sends."""
+    """No URL of the admin and no form is a 500, even if no page of the admin contains it."""
 
     LISTS = ("auth/user", "auth/group", "blocking/block", "messageservice/message", "knox/authtoken")
     VALUES = ("", "x", "%00", "%ED%A0%80", "9" * 20, "9" * 5000, "_5F", "%2B")
@@ -520,30 +532,30 @@ class AdminUrlTests(AdminTestCase):
         send_message(sender=self.alice, receiver=self.bob, content="hi")
         self.user = f"/admin/auth/user/{self.alice.pk}"
 
-    def assert_answered(self, path, form=None):
+    def assert_no_server_error(self, path, form=None):
         with self.subTest(path[:200], form=form):
             response = self.admin.get(path) if form is None else self.admin.post(path, form)
 
             self.assertLess(response.status_code, 500)
 
-    def test_of_a_list(self):
+    def test_no_parameter_of_a_list_is_a_500(self):
         for name in self.LISTS:
             for parameter in self.PARAMETERS:
                 for value in self.VALUES:
-                    self.assert_answered(f"/admin/{name}/?{parameter}={value}")
+                    self.assert_no_server_error(f"/admin/{name}/?{parameter}={value}")
             for lookup in self.LOOKUPS[name]:
                 for value in ("99999999999", "(", "%00"):
-                    self.assert_answered(f"/admin/{name}/?{lookup}={value}")
+                    self.assert_no_server_error(f"/admin/{name}/?{lookup}={value}")
 
-    def test_of_an_object(self):
+    def test_no_url_of_an_object_is_a_500(self):
         for value in self.VALUES:
             for action in ("change", "delete", "history", "password"):
                 for name in self.LISTS:
-                    self.assert_answered(f"/admin/{name}/{value}/{action}/")
+                    self.assert_no_server_error(f"/admin/{name}/{value}/{action}/")
                 for parameter in ("_to_field", "_popup", "_changelist_filters"):
-                    self.assert_answered(f"{self.user}/{action}/?{parameter}={value}")
+                    self.assert_no_server_error(f"{self.user}/{action}/?{parameter}={value}")
 
-    def test_of_another_page(self):
+    def test_no_url_of_another_page_is_a_500(self):
         for value in self.VALUES:
             for path in (
                 f"{value}/",
@@ -557,20 +569,20 @@ class AdminUrlTests(AdminTestCase):
                 f"login/?next={value}",
                 f"password_change/?next={value}",
             ):
-                self.assert_answered(f"/admin/{path}")
+                self.assert_no_server_error(f"/admin/{path}")
 
-    def test_with_a_form(self):
+    def test_no_form_is_a_500(self):
         for value in ("", "x", "9" * 20, "9" * 5000, "\x00"):
             for name in ("auth/user", "auth/group", "blocking/block"):
                 form = {"action": "delete_selected", "_selected_action": 1, "post": "yes"}
                 for field in (*form, "index", "select_across"):
-                    self.assert_answered(f"/admin/{name}/", {**form, field: value})
+                    self.assert_no_server_error(f"/admin/{name}/", {**form, field: value})
             for field in ("_to_field", "_popup", "groups", "email"):
-                self.assert_answered(f"{self.user}/change/", {field: value})
+                self.assert_no_server_error(f"{self.user}/change/", {field: value})
 
 
 class FileTests(ApiTestCase):
-    def test_no_file_of_the_service_is_served_but_those_of_its_pages(self):
+    def test_serves_only_the_static_files_of_its_pages(self):
         self.assertEqual(self.client.get("/static/docs/page.js").status_code, 200)
         for path in (
             "/db.sqlite3",

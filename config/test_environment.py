@@ -1,4 +1,4 @@
-"""Settings from environment variables: valid values are used, an invalid one prevents the start with one line."""
+"""Settings from environment variables: valid values are used, an invalid value prevents startup with one line."""
 
 import os
 import runpy
@@ -39,8 +39,8 @@ class EnvironmentTestCase(SimpleTestCase):
         with mock.patch.dict(os.environ, self.environ(**variables), clear=True):
             return runpy.run_path(str(settings.BASE_DIR / "config" / "settings.py"))
 
-    def assertAborts(self, variable, *values):  # noqa: N802 - unittest's way to name it
-        """Each value ends the process with one line that names the variable and shows no password."""
+    def assert_aborts(self, variable, *values):
+        """Assert that each value ends the process with one line that names the variable and shows no password."""
         for value in values:
             with self.subTest(variable=variable, value=value):
                 with self.assertRaises(SystemExit) as stop:
@@ -54,21 +54,21 @@ class ValidValueTests(EnvironmentTestCase):
     def test_defaults_are_those_of_the_readme(self):
         for variables in ({}, {name: "" for name in VARIABLES if name not in ("LOG_DIR", "SECRET_KEY")}):
             with self.subTest(variables=variables):
-                found = self.settings_with(**variables)
+                values = self.settings_with(**variables)
 
-                self.assertIs(found["DEBUG"], False)
-                self.assertIs(found["HTTPS"], False)
-                self.assertEqual(found["ALLOWED_HOSTS"], ["localhost", "127.0.0.1", "[::1]"])
-                self.assertEqual(found["CORS_ALLOWED_ORIGINS"], [])
-                self.assertEqual((found["HOST"], found["PORT"]), ("127.0.0.1", 8000))
-                self.assertEqual(found["WEB_CONCURRENCY"], usable_cpus())
-                self.assertEqual(found["TRUSTED_PROXIES"], 0)
-                self.assertEqual(found["REST_KNOX"]["TOKEN_TTL"], timedelta(hours=10))
-                self.assertEqual(found["PASSWORD_MIN_LENGTH"], 8)
-                self.assertIsNone(found["METRICS"])
-                self.assertNotIn("config.metrics.MetricsMiddleware", found["MIDDLEWARE"])
-                self.assertEqual(found["LIMIT_SEND"], environment.Limit(count=3000, seconds=60))
-                self.assertEqual(found["DATABASES"]["default"]["NAME"], settings.BASE_DIR / "db.sqlite3")
+                self.assertIs(values["DEBUG"], False)
+                self.assertIs(values["HTTPS"], False)
+                self.assertEqual(values["ALLOWED_HOSTS"], ["localhost", "127.0.0.1", "[::1]"])
+                self.assertEqual(values["CORS_ALLOWED_ORIGINS"], [])
+                self.assertEqual((values["HOST"], values["PORT"]), ("127.0.0.1", 8000))
+                self.assertEqual(values["WEB_CONCURRENCY"], usable_cpus())
+                self.assertEqual(values["TRUSTED_PROXIES"], 0)
+                self.assertEqual(values["REST_KNOX"]["TOKEN_TTL"], timedelta(hours=10))
+                self.assertEqual(values["PASSWORD_MIN_LENGTH"], 8)
+                self.assertIsNone(values["METRICS"])
+                self.assertNotIn("config.metrics.MetricsMiddleware", values["MIDDLEWARE"])
+                self.assertEqual(values["LIMIT_SEND"], environment.Limit(count=3000, seconds=60))
+                self.assertEqual(values["DATABASES"]["default"]["NAME"], settings.BASE_DIR / "db.sqlite3")
 
     def test_values_are_used(self):
         cases = (
@@ -94,33 +94,33 @@ class ValidValueTests(EnvironmentTestCase):
             with self.subTest(variable=variable, value=value):
                 self.assertEqual(self.settings_with(**{variable: value})[variable], expected)
 
-    def test_values_from_files(self):
+    def test_reads_values_from_files(self):
         (self.folder / "url").write_text(f"postgresql://user:{PASSWORD}@host/name\n")
         (self.folder / "key").write_text("the secret key\n")
         files = {"DATABASE_URL_FILE": str(self.folder / "url"), "SECRET_KEY_FILE": str(self.folder / "key")}
 
-        found = self.settings_with(**files)
+        values = self.settings_with(**files)
 
-        self.assertEqual(found["SECRET_KEY"], "the secret key")
-        self.assertEqual(found["DATABASES"]["default"]["PASSWORD"], PASSWORD)
+        self.assertEqual(values["SECRET_KEY"], "the secret key")
+        self.assertEqual(values["DATABASES"]["default"]["PASSWORD"], PASSWORD)
 
-    def test_login_limits_are_off_with_the_first_of_them(self):
+    def test_login_limits_are_off_if_limit_login_is_off(self):
         without = self.settings_with(LIMIT_LOGIN="off")
         with_another = self.settings_with(LIMIT_LOGIN="off", LIMIT_LOGIN_NAME="9/60")
 
         self.assertEqual((without["LIMIT_LOGIN_ADDRESS"], without["LIMIT_LOGIN_NAME"]), (None, None))
         self.assertEqual(with_another["LIMIT_LOGIN_NAME"], environment.Limit(count=9, seconds=60))
 
-    def test_values_reach_the_libraries(self):
-        found = self.settings_with(PASSWORD_MIN_LENGTH="12", TOKEN_TTL="60")
+    def test_passes_values_to_the_libraries(self):
+        values = self.settings_with(PASSWORD_MIN_LENGTH="12", TOKEN_TTL="60")
 
-        validators = [validator.get("OPTIONS") for validator in found["AUTH_PASSWORD_VALIDATORS"]]
+        validators = [validator.get("OPTIONS") for validator in values["AUTH_PASSWORD_VALIDATORS"]]
         self.assertIn({"min_length": 12}, validators)
-        self.assertEqual(found["REST_KNOX"]["TOKEN_TTL"], timedelta(minutes=1))
+        self.assertEqual(values["REST_KNOX"]["TOKEN_TTL"], timedelta(minutes=1))
 
 
 class InvalidValueTests(EnvironmentTestCase):
-    def test_numbers(self):
+    def test_aborts_on_invalid_numbers(self):
         bounds = {
             "PORT": ("0", "65536"),
             "WEB_CONCURRENCY": ("0", "100000", "two"),
@@ -129,27 +129,27 @@ class InvalidValueTests(EnvironmentTestCase):
             "PASSWORD_MIN_LENGTH": ("0", "100000"),
         }
 
-        for variable, outside in bounds.items():
-            self.assertAborts(variable, "-1", "1e9", "1.5", " ", "0x10", "1_000", "٣", "9" * 5_000, "8000\n", *outside)
+        for variable, values in bounds.items():
+            self.assert_aborts(variable, "-1", "1e9", "1.5", " ", "0x10", "1_000", "٣", "9" * 5_000, "8000\n", *values)
 
-    def test_booleans(self):
+    def test_aborts_on_invalid_booleans(self):
         for variable in ("DEBUG", "HTTPS"):
-            self.assertAborts(variable, "maybe", "2", "onn", "on\n")
+            self.assert_aborts(variable, "maybe", "2", "onn", "on\n")
 
-    def test_https_without_a_proxy(self):
-        self.assertAborts("HTTPS", "on")
+    def test_aborts_on_https_without_a_proxy(self):
+        self.assert_aborts("HTTPS", "on")
 
-    def test_origins(self):
-        wrong = ("*", "example.com", "https://", "https://a/", "https://a,,https://b", "https://a b")
-        self.assertAborts("CORS_ALLOWED_ORIGINS", *wrong, "https://a.example:65536", "https://a..b", "https://A.example")
+    def test_aborts_on_invalid_origins(self):
+        invalid = ("*", "example.com", "https://", "https://a/", "https://a,,https://b", "https://a b")
+        self.assert_aborts("CORS_ALLOWED_ORIGINS", *invalid, "https://a.example:65536", "https://a..b", "https://A.example")
 
-    def test_limits(self):
+    def test_aborts_on_invalid_limits(self):
         for variable in (variable for variable in VARIABLES if variable.startswith("LIMIT_")):
-            wrong = ("10", "10/", "/60", "0/60", "10/0", "-1/60", "10/60s", "1.5/60", "on", "9999999999/1", "10/60\n")
-            self.assertAborts(variable, *wrong)
+            invalid = ("10", "10/", "/60", "0/60", "10/0", "-1/60", "10/60s", "1.5/60", "on", "9999999999/1", "10/60\n")
+            self.assert_aborts(variable, *invalid)
 
-    def test_addresses(self):
-        wrong = (
+    def test_aborts_on_invalid_addresses(self):
+        invalid = (
             "on",
             "9100",
             ":9100",
@@ -162,28 +162,28 @@ class InvalidValueTests(EnvironmentTestCase):
             "a:9\n",
             "a:8000",
         )
-        self.assertAborts("METRICS", *wrong)
+        self.assert_aborts("METRICS", *invalid)
 
-    def test_hosts(self):
-        wrong = ("http://a", "a,,b", "a:8000", "a/b", ",", "a b", "[::1", "a\nb", "*.example", "-")
-        self.assertAborts("ALLOWED_HOSTS", *wrong)
+    def test_aborts_on_invalid_hosts(self):
+        invalid = ("http://a", "a,,b", "a:8000", "a/b", ",", "a b", "[::1", "a\nb", "*.example", "-")
+        self.assert_aborts("ALLOWED_HOSTS", *invalid)
 
-    def test_log_folders(self):
+    def test_aborts_on_unusable_log_folders(self):
         file = self.folder / "file"
         file.touch()
 
-        self.assertAborts("LOG_DIR", str(file), f"{file}/logs", f"{file}/a\nb", "/proc", "/proc/logs")
+        self.assert_aborts("LOG_DIR", str(file), f"{file}/logs", f"{file}/a\nb", "/proc", "/proc/logs")
 
-    def test_files_with_values(self):
+    def test_aborts_on_files_without_a_value(self):
         empty, binary = self.folder / "empty", self.folder / "binary"
         empty.touch()
         binary.write_bytes(b"\xff")
 
         for variable in ("DATABASE_URL_FILE", "SECRET_KEY_FILE"):
-            self.assertAborts(variable, str(empty), str(binary), f"{self.folder}/missing", str(self.folder))
+            self.assert_aborts(variable, str(empty), str(binary), f"{self.folder}/missing", str(self.folder))
 
-    def test_database_urls(self):
-        self.assertAborts(
+    def test_aborts_on_invalid_database_urls(self):
+        self.assert_aborts(
             "DATABASE_URL",
             "mysql://x",
             "x",
@@ -220,6 +220,7 @@ class SecretKeyTests(EnvironmentTestCase):
         self.file = self.folder / "key"
 
     def key(self, value=""):
+        """Return the secret key if SECRET_KEY has this value."""
         with mock.patch.dict(os.environ, SECRET_KEY=value):
             return environment.secret("SECRET_KEY", self.file)
 
@@ -237,17 +238,17 @@ class SecretKeyTests(EnvironmentTestCase):
 
         self.assertNotEqual(self.key(), first)
 
-    def test_variable_comes_first(self):
+    def test_variable_takes_precedence(self):
         self.assertEqual(self.key("of the variable"), "of the variable")
         self.assertFalse(self.file.exists())
 
-    def test_aborts_where_no_key_can_be_kept(self):
+    def test_aborts_if_the_key_cannot_be_stored(self):
         self.file = self.folder / "missing" / "key"
 
         with self.assertRaisesRegex(SystemExit, r"\ASECRET_KEY: [^\n]+\Z"):
             self.key()
 
-    def test_aborts_if_the_file_holds_no_key(self):
+    def test_aborts_if_the_file_contains_no_key(self):
         for content in (b"", b"\n", b"\xff"):
             self.file.write_bytes(content)
 
@@ -274,7 +275,7 @@ class SecretKeyTests(EnvironmentTestCase):
             process.stdout.readline()
 
         for process in processes:
-            process.stdin.close()  # all begin now
+            process.stdin.close()  # all processes continue now
         keys = [process.stdout.read() for process in processes]
 
         self.assertEqual([process.wait(timeout=30) for process in processes], [0] * 6)
@@ -285,9 +286,10 @@ class SecretKeyTests(EnvironmentTestCase):
 
 
 class StartTests(EnvironmentTestCase):
-    """In real processes."""
+    """The start of real processes."""
 
     def run_command(self, *command, **variables):
+        """Run the command with these variables, and return its output."""
         return subprocess.run(  # noqa: S603 - the project's own manage.py and server
             [sys.executable, *command],
             cwd=settings.BASE_DIR,
@@ -297,12 +299,12 @@ class StartTests(EnvironmentTestCase):
             timeout=60,
         )
 
-    def test_valid_values(self):
+    def test_starts_with_valid_values(self):
         run = self.run_command("manage.py", "check", PORT="8001", DEBUG="off", ALLOWED_HOSTS="chat.example")
 
         self.assertEqual((run.returncode, run.stderr), (0, ""))
 
-    def test_invalid_value_prevents_the_start_with_one_line_that_names_the_variable(self):
+    def test_invalid_value_prevents_startup_with_one_line_that_names_the_variable(self):
         check, server = ("manage.py", "check"), ("-m", "config.server")
 
         for command, variable, value in (

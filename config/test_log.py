@@ -1,4 +1,4 @@
-"""The three logs: what a line holds, what it never holds, and that none is lost."""
+"""The three logs: the fields of a line, what no line contains, and that no line is lost."""
 
 import fcntl
 import io
@@ -23,11 +23,11 @@ from config.testing.cases import LOGS, PASSWORD, ApiTestCase, ConcurrentTestCase
 from config.testing.http_client import free_port, send_request
 from config.testing.service import run_service, test_database_url
 
-NASTY = 'a\nb\r"c\\\u2028\x85é'
+SPECIAL_CHARACTERS = 'a\nb\r"c\\\u2028\x85é'
 
 
 class RequestLineTests(ApiTestCase):
-    def test_has_exactly_its_fields(self):
+    def test_has_exactly_these_fields(self):
         self.as_user(self.alice).get("/api/message", headers={"x-request-id": "the-id"})
 
         [line] = self.log_lines("requests")
@@ -45,7 +45,7 @@ class RequestLineTests(ApiTestCase):
             },
         )
 
-    def test_one_for_each_request_however_it_ends(self):
+    def test_every_request_has_one_line_with_its_status(self):
         alice = self.as_user(self.alice)
         credentials = {"username": "dave", "password": PASSWORD}
 
@@ -72,12 +72,12 @@ class RequestLineTests(ApiTestCase):
             ],
         )
 
-    def test_query_string_stays_out(self):
+    def test_query_string_is_not_logged(self):
         self.as_user(self.alice).get("/api/message/sent?receiver=secret&date=secret&other=secret")
 
         self.assertNotIn("secret", (self.log_folder / "requests.log").read_text())
 
-    def test_user_of_one_request_is_not_that_of_the_next(self):
+    def test_user_of_a_request_is_not_logged_for_the_next_request(self):
         self.as_user(self.alice).get("/api/message")
         self.client.get("/healthz")
 
@@ -85,26 +85,27 @@ class RequestLineTests(ApiTestCase):
 
 
 class ForgeryTests(ApiTestCase):
-    def raw(self, name):
+    def content(self, name):
+        """Return the bytes of the log."""
         return (self.log_folder / f"{name}.log").read_bytes()
 
-    def test_path_stays_on_its_line(self):
-        self.client.get(f"/api/{quote(NASTY)}")
+    def test_line_breaks_in_a_path_are_escaped(self):
+        self.client.get(f"/api/{quote(SPECIAL_CHARACTERS)}")
 
-        raw = self.raw("requests")
-        self.assertTrue(raw.isascii())
-        self.assertEqual((raw.count(b"\n"), raw.count(b"\r")), (1, 0))
-        self.assertEqual(json.loads(raw)["path"], f"/api/{NASTY}")
+        content = self.content("requests")
+        self.assertTrue(content.isascii())
+        self.assertEqual((content.count(b"\n"), content.count(b"\r")), (1, 0))
+        self.assertEqual(json.loads(content)["path"], f"/api/{SPECIAL_CHARACTERS}")
 
-    def test_username_stays_on_its_line(self):
-        self.client.post("/api/auth/login", {"username": NASTY, "password": "wrong"})
+    def test_line_breaks_in_a_username_are_escaped(self):
+        self.client.post("/api/auth/login", {"username": SPECIAL_CHARACTERS, "password": "wrong"})
 
-        raw = self.raw("activity")
-        self.assertTrue(raw.isascii())
-        self.assertEqual((raw.count(b"\n"), raw.count(b"\r")), (1, 0))
-        self.assertEqual(self.events(), [("Invalid Login", NASTY, "-")])
+        content = self.content("activity")
+        self.assertTrue(content.isascii())
+        self.assertEqual((content.count(b"\n"), content.count(b"\r")), (1, 0))
+        self.assertEqual(self.events(), [("Invalid Login", SPECIAL_CHARACTERS, "-")])
 
-    def test_line_of_an_event_has_exactly_its_fields(self):
+    def test_line_of_an_event_has_exactly_these_fields(self):
         self.as_user(self.alice).post("/api/block", {"blocked": "bob"}, headers={"x-request-id": "the-id"})
 
         [line] = self.log_lines("activity")
@@ -115,8 +116,8 @@ class ForgeryTests(ApiTestCase):
         )
 
 
-class BoundTests(ApiTestCase):
-    """What a client sends may be long; a line is not."""
+class LineLengthTests(ApiTestCase):
+    """The length of a line is limited, even if a client sends long values."""
 
     def test_name_is_cut(self):
         self.client.post("/api/auth/login", {"username": "a" * 150 + "b" * 10_000, "password": "wrong"})
@@ -128,7 +129,7 @@ class BoundTests(ApiTestCase):
 
         self.assertEqual(self.log_lines("requests")[0]["path"], "/" + "a" * 999)
 
-    def test_no_line_is_longer_than_its_bound(self):
+    def test_no_line_is_longer_than_the_limit(self):
         for text in ("\x01" * 8_000, "\U0001f40d" * 8_000):
             error = ValueError(text * 40)
             with self.settings(TRUSTED_PROXIES=1), mock.patch("accounts.views.LoginView.post", side_effect=error):
@@ -145,7 +146,7 @@ class BoundTests(ApiTestCase):
 
 
 class SecretTests(ApiTestCase):
-    def test_no_token_password_or_content_in_any_log(self):
+    def test_no_log_contains_a_token_a_password_or_content(self):
         content, password, wrong = "the private words", "a quite long secret", "another long secret"
         registration = self.client.post("/api/auth/register", {"username": "dave", "password": password})
         login = self.client.post("/api/auth/login", {"username": "dave", "password": password})
@@ -171,11 +172,12 @@ class SecretTests(ApiTestCase):
 
 class AddressTests(ApiTestCase):
     def address(self, forwarded_for, trusted_proxies):
+        """Return the address in requests.log for a request with this X-Forwarded-For header."""
         with self.settings(TRUSTED_PROXIES=trusted_proxies):
             self.client.get("/healthz", headers={"x-forwarded-for": forwarded_for}, REMOTE_ADDR="10.0.0.1")
         return self.log_lines("requests")[-1]["address"]
 
-    def test_is_the_one_before_the_last_trusted_proxies(self):
+    def test_is_the_address_before_the_trusted_proxies(self):
         cases = (
             ("1.1.1.1", 0, "10.0.0.1"),
             ("1.1.1.1, 2.2.2.2", 0, "10.0.0.1"),
@@ -193,15 +195,15 @@ class AddressTests(ApiTestCase):
             with self.subTest(forwarded_for=forwarded_for, trusted_proxies=trusted_proxies):
                 self.assertEqual(self.address(forwarded_for, trusted_proxies), address)
 
-    def test_stands_on_the_lines_of_events_as_well(self):
+    def test_is_logged_with_events(self):
         with self.settings(TRUSTED_PROXIES=1):
             self.as_user(self.alice).post("/api/block", {"blocked": "bob"}, headers={"x-forwarded-for": "9.9.9.9, 1.1.1.1"})
 
         self.assertEqual([line["address"] for line in self.log_lines("activity")], ["1.1.1.1"])
 
 
-def lines_of(files):
-    """Every line of the files, each read as JSON: a torn one breaks here."""
+def read_lines(files):
+    """Return every line of the files, parsed as JSON. Fails if a line is not whole."""
     return [json.loads(line) for file in files for line in file.read_bytes().split(b"\n")[:-1]]
 
 
@@ -220,10 +222,10 @@ for number in range(int(count)):
     logger.warning({"writer": writer, "number": number, "traceback": "é" * (number % 2_000)})
 """
 
-    def test_processes_lose_and_tear_no_line_while_files_are_rotated(self):
+    def test_processes_write_every_line_whole_while_files_are_rotated(self):
         file, writers, count = self.log_folder / "shared.log", 4, 2_000
         processes = [
-            subprocess.Popen(  # noqa: S603 - what it runs stands above
+            subprocess.Popen(  # noqa: S603 - runs the script above
                 [sys.executable, "-c", self.WRITER, str(writer), str(count), str(file)],
                 cwd=settings.BASE_DIR,
                 stdin=subprocess.PIPE,
@@ -232,7 +234,7 @@ for number in range(int(count)):
         ]
 
         for process in processes:
-            process.stdin.close()  # all begin now
+            process.stdin.close()  # all processes continue now
         rotations = 0
         while any(process.poll() is None for process in processes):
             if file.exists():
@@ -240,7 +242,7 @@ for number in range(int(count)):
                 rotations += 1
             time.sleep(0.01)
 
-        lines = lines_of(self.log_folder.glob("shared.log*"))
+        lines = read_lines(self.log_folder.glob("shared.log*"))
         self.assertGreater(rotations, 2)
         self.assertEqual([process.returncode for process in processes], [0] * writers)
         self.assertEqual(
@@ -249,12 +251,12 @@ for number in range(int(count)):
         )
         self.assertTrue(all(line["traceback"] == "é" * (line["number"] % 2_000) for line in lines))
 
-    def test_file_is_not_for_everybody_to_read(self):
+    def test_only_owner_and_group_can_read_the_file(self):
         self.client.get("/healthz")
 
         self.assertEqual((self.log_folder / "requests.log").stat().st_mode & 0o137, 0)
 
-    def test_log_that_cannot_be_written_fails_no_request(self):
+    def test_request_succeeds_if_the_log_cannot_be_written(self):
         self.log_folder.joinpath("requests.log").mkdir()
 
         with mock.patch("sys.stderr", io.StringIO()) as console, mock.patch("config.log.REPORT_INTERVAL", 0):
@@ -263,7 +265,7 @@ for number in range(int(count)):
         self.assertEqual(response.status_code, 200)
         self.assertRegex(console.getvalue(), "^.*/requests.log: .*Is a directory.*\n$")
 
-    def test_appends_below_the_half_line_of_a_killed_process(self):
+    def test_starts_a_new_line_after_the_incomplete_line_of_a_killed_process(self):
         file = self.log_folder / "requests.log"
         file.write_bytes(b'{"half": ')
 
@@ -273,7 +275,7 @@ for number in range(int(count)):
         self.assertEqual((half, json.loads(line)["path"]), (b'{"half": ', "/healthz"))
 
     def test_waits_while_another_process_writes(self):
-        """Which may be half a line on a full disk, that is then taken away."""
+        """The other process may write half a line on a full disk, and then removes it."""
         file = self.log_folder / "requests.log"
         self.client.get("/first")
 
@@ -289,11 +291,11 @@ for number in range(int(count)):
             fcntl.flock(other, fcntl.LOCK_UN)
             request.result(timeout=10)
 
-        self.assertEqual([line["path"] for line in lines_of([file])], ["/first", "/second"])
+        self.assertEqual([line["path"] for line in read_lines([file])], ["/first", "/second"])
 
 
 class FullDiskTests(ApiTestCase):
-    """A limit on the size of files, which two processes reach, acts as a full disk does: half a line fits, then nothing."""
+    """A limit on the size of files, which two processes reach, simulates a full disk: half a line fits, then nothing."""
 
     WRITER = """
 import logging, os, resource, sys
@@ -301,7 +303,7 @@ import config.log
 from config.log import AppendHandler, JsonFormatter, StandardOutputHandler
 
 config.log.REPORT_INTERVAL = 60  # seconds; a slow machine takes more than one
-os.fork()  # as the server makes its worker processes
+os.fork()  # as the server starts its worker processes
 handler = AppendHandler(*sys.argv[1:]) if sys.argv[1:] else StandardOutputHandler()
 handler.setFormatter(JsonFormatter())
 logger = logging.getLogger("writer")
@@ -313,41 +315,42 @@ for limit in (5_000, 9_000, resource.RLIM_INFINITY):
 """
 
     def write(self, *file, output=None):
-        """Write to the file, or to `output` as standard output; return what stands on standard error."""
+        """Write lines to the file, or to `output` as standard output. Return the content of standard error."""
         command = [sys.executable, "-c", self.WRITER, *map(str, file)]
-        return subprocess.run(  # noqa: S603 - what it runs stands above
+        return subprocess.run(  # noqa: S603 - runs the script above
             command, cwd=settings.BASE_DIR, stdout=output, stderr=subprocess.PIPE, text=True, timeout=60
         ).stderr
 
-    def test_loses_lines_and_tears_none(self):
+    def test_loses_only_whole_lines(self):
         file = self.log_folder / "full.log"
 
         self.write(file)
 
-        self.assert_lines_are_lost_and_none_is_torn(file)
+        self.assert_only_whole_lines_are_lost(file)
 
-    def test_standard_output_loses_lines_and_tears_none(self):
+    def test_standard_output_loses_only_whole_lines(self):
         for mode in ("w", "a"):
             file = self.log_folder / f"full-{mode}.log"
             with self.subTest(mode=mode), file.open(mode) as output:
                 self.write(output=output)
 
-                self.assert_lines_are_lost_and_none_is_torn(file)
+                self.assert_only_whole_lines_are_lost(file)
 
-    def assert_lines_are_lost_and_none_is_torn(self, file):
-        lines = lines_of([file])
+    def assert_only_whole_lines_are_lost(self, file):
+        """Assert that lines are lost, that all lines in the file are whole, and that no line is lost without a limit."""
+        lines = read_lines([file])
         self.assertEqual(file.read_bytes()[-1:], b"\n")
         self.assertEqual(sorted(line["number"] for line in lines if line["limit"] == -1), sorted([*range(100)] * 2))
         self.assertLess(len(lines), 400)
 
-    def test_reports_losses_on_standard_error_once_per_interval(self):
+    def test_reports_lost_lines_on_standard_error_once_per_interval(self):
         with open("/dev/full", "w") as output:
             self.assertEqual(self.write("/dev/full"), "/dev/full: [Errno 28] No space left on device\n")
             self.assertEqual(self.write(output=output), "standard output: [Errno 28] No space left on device\n")
 
 
 class StandardOutputTests(ApiTestCase):
-    """What LOG_DIR=- does: all logs go to one pipe, whose other end may be slow, frozen or gone."""
+    """With LOG_DIR=- all logs go to one pipe. Its reader may be slow, stop reading, or close the pipe."""
 
     def setUp(self):
         super().setUp()
@@ -362,11 +365,12 @@ class StandardOutputTests(ApiTestCase):
             self.enterContext(mock.patch.object(logging.getLogger(name), "handlers", [handler]))
 
     def read(self):
+        """Return the bytes in the pipe."""
         with suppress(BlockingIOError):
             return os.read(self.reader, 2**20)
         return b""
 
-    def test_lines_are_those_of_the_files_with_the_name_of_their_log(self):
+    def test_lines_have_the_fields_of_the_files_and_the_name_of_the_log(self):
         with mock.patch("accounts.views.UserView.get", side_effect=ZeroDivisionError):
             self.as_user(self.alice).get("/api/auth/user", headers={"x-request-id": "one"})
         self.as_user(self.alice).post("/api/block", {"blocked": "bob"}, headers={"x-request-id": "two"})
@@ -387,7 +391,7 @@ class StandardOutputTests(ApiTestCase):
             ],
         )
 
-    def test_no_line_is_longer_than_a_pipe_takes_as_a_whole(self):
+    def test_no_line_is_too_long_for_an_atomic_write_to_a_pipe(self):
         for text in ("a" * 8_000, '"' * 8_000, "\x01" * 8_000, "\U0001f40d" * 8_000):
             headers = {"x-forwarded-for": quote(text), "x-request-id": "i" * 64}
             with self.settings(TRUSTED_PROXIES=1), mock.patch("accounts.views.LoginView.post", side_effect=KeyError):
@@ -416,18 +420,18 @@ class StandardOutputTests(ApiTestCase):
                 self.assertEqual("".join(line["traceback"] for line in parts).count(text), 8_000)
                 self.assertEqual(request["log"], "requests")
 
-    def test_processes_lose_and_tear_no_line_at_a_slow_reader(self):
+    def test_processes_write_every_line_whole_to_a_slow_reader(self):
         writers, count = 4, 500
         command = [sys.executable, "-c", AppendHandlerTests.WRITER]
         processes = [
-            subprocess.Popen(  # noqa: S603 - what it runs stands above
+            subprocess.Popen(  # noqa: S603 - runs the script above
                 [*command, str(writer), str(count)], cwd=settings.BASE_DIR, stdin=subprocess.PIPE, stdout=self.writer
             )
             for writer in range(writers)
         ]
 
         for process in processes:
-            process.stdin.close()  # all begin now
+            process.stdin.close()  # all processes continue now
         output = b""
         while any(process.poll() is None for process in processes):
             output += self.read()
@@ -443,8 +447,8 @@ class StandardOutputTests(ApiTestCase):
             {(writer, number): "é" * number for writer in range(writers) for number in range(count)},
         )
 
-    def test_request_succeeds_while_nobody_reads(self):
-        """The first line waits for a second, the others are lost at once, until there is room again."""
+    def test_request_succeeds_while_the_pipe_is_full(self):
+        """The first line waits for a second. The next lines are lost without a wait, until there is room again."""
         with mock.patch("sys.stderr", io.StringIO()) as console:
             fcntl.fcntl(self.writer, fcntl.F_SETPIPE_SZ, 4_096)
             os.write(self.writer, bytes(4_096))
@@ -459,7 +463,7 @@ class StandardOutputTests(ApiTestCase):
         self.assertEqual({*console.getvalue().splitlines()}, {"standard output: nobody reads it"})
         self.assertEqual(json.loads(self.read())["path"], "/readyz")
 
-    def test_request_succeeds_if_the_reader_is_gone(self):
+    def test_request_succeeds_after_the_reader_closes_the_pipe(self):
         os.close(self.reader)
         self.reader = None
 
@@ -470,10 +474,10 @@ class StandardOutputTests(ApiTestCase):
         self.assertEqual(console.getvalue(), "standard output: [Errno 32] Broken pipe\n")
 
     def test_waits_while_another_process_writes(self):
-        """Which has found room for its line, and is about to use it."""
+        """The other process has found room for its line, and is about to write it."""
         script = "import fcntl, sys; fcntl.lockf(1, fcntl.LOCK_EX); print('', file=sys.stderr, flush=True); sys.stdin.read()"
         with (
-            subprocess.Popen(  # noqa: S603 - what it runs stands above
+            subprocess.Popen(  # noqa: S603 - runs the script above
                 [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=self.writer, stderr=subprocess.PIPE
             ) as other,
             ThreadPoolExecutor(1) as thread,
@@ -488,7 +492,7 @@ class StandardOutputTests(ApiTestCase):
 
 
 class RunserverTests(ApiTestCase):
-    def test_prints_requests_and_no_more_about_them(self):
+    def test_prints_one_line_per_request(self):
         port = str(free_port())
         console = self.log_folder / "console"
         with console.open("w") as file:
@@ -502,7 +506,8 @@ class RunserverTests(ApiTestCase):
         self.addCleanup(server.wait)
         self.addCleanup(server.kill)
 
-        def printed():
+        def printed_requests():
+            """Return the lines about requests, without their time and size."""
             return [
                 line.partition("] ")[2].rpartition(" ")[0] for line in console.read_text().splitlines() if "HTTP" in line
             ]
@@ -510,7 +515,7 @@ class RunserverTests(ApiTestCase):
         def get(path, **headers):
             """Send a request until there is a line for it, as the server takes a moment to start."""
             deadline = time.monotonic() + 30
-            while time.monotonic() < deadline and path not in "".join(printed()):
+            while time.monotonic() < deadline and path not in "".join(printed_requests()):
                 with suppress(OSError):
                     send_request(f"http://127.0.0.1:{port}{path}", "GET", seconds=10, **headers)
                 time.sleep(0.2)
@@ -520,7 +525,7 @@ class RunserverTests(ApiTestCase):
         get("/api/message", Host="evil.example")
 
         self.assertEqual(
-            [*dict.fromkeys(printed())],
+            [*dict.fromkeys(printed_requests())],
             ['"GET /healthz HTTP/1.1" 200', '"GET /nothing HTTP/1.1" 404', '"GET /api/message HTTP/1.1" 400'],
         )
         self.assertNotRegex(console.read_text(), "Not Found|Bad Request|HTTP_HOST")
@@ -533,23 +538,23 @@ class RunserverTests(ApiTestCase):
 
 
 class WorkersTests(ConcurrentTestCase):
-    def test_processes_lose_and_tear_no_line_while_files_are_rotated(self):
+    def test_processes_write_every_line_whole_while_files_are_rotated(self):
         folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
         _, token = issue_token(self.alice)
-        finished = []
+        statuses = []
 
         def request_many(thread):
             for number in range(25):
                 path = f"/api/message/{thread}/{number}" if number % 2 else "/api/message"
                 body = {"receiver": "bob", "content": "hi"}
-                finished.append(
+                statuses.append(
                     service.request("GET" if number % 2 else "POST", path, None if number % 2 else body, token)[0]
                 )
 
         def rotate():
-            deadline = time.monotonic() + 60  # should the service be gone, so is the test
+            deadline = time.monotonic() + 60  # so that the test ends if the service does not respond
             for rotation in range(8):
-                while len(finished) < 20 * rotation and time.monotonic() < deadline:
+                while len(statuses) < 20 * rotation and time.monotonic() < deadline:
                     time.sleep(0.001)
                 for name in ("requests", "activity"):
                     if (folder / f"{name}.log").exists():
@@ -558,10 +563,10 @@ class WorkersTests(ConcurrentTestCase):
         with run_service(folder) as service:
             self.in_parallel(rotate, *(lambda thread=thread: request_many(thread) for thread in range(8)))
 
-        requests = [line for line in lines_of(folder.glob("requests.log*")) if line["path"] != "/readyz"]
-        events = lines_of(folder.glob("activity.log*"))
-        self.assertEqual(sorted(finished), [201] * 104 + [404] * 96)
-        self.assertEqual(sorted(line["status"] for line in requests), sorted(finished))
+        requests = [line for line in read_lines(folder.glob("requests.log*")) if line["path"] != "/readyz"]
+        events = read_lines(folder.glob("activity.log*"))
+        self.assertEqual(sorted(statuses), [201] * 104 + [404] * 96)
+        self.assertEqual(sorted(line["status"] for line in requests), sorted(statuses))
         self.assertEqual(
             {line["path"] for line in requests},
             {"/api/message", *(f"/api/message/{thread}/{number}" for thread in range(8) for number in range(1, 25, 2))},

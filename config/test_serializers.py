@@ -1,4 +1,4 @@
-"""A hand-written `to_representation` must show what the fields of the serializer, and so the schema, promise."""
+"""A hand-written `to_representation` must return what the fields of the serializer, and so the schema, describe."""
 
 from datetime import UTC, datetime
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""A response is freed when it was sent, without a garbage collection."""
+"""A response is freed as soon as it is sent, without garbage collection."""
 
 import gc
 import io
@@ -9,7 +9,7 @@ from config.testing.cases import ConcurrentTestCase
 from config.wsgi import application
 from messageservice.listings import CountedRow
 
-CONTENT = "of this test alone"  # rows of other tests may still be in memory
+CONTENT = "only in this test"  # rows of other tests may still be in memory
 
 
 class MemoryTests(ConcurrentTestCase):
@@ -20,7 +20,7 @@ class MemoryTests(ConcurrentTestCase):
         self.addCleanup(gc.enable)
 
     def respond(self, path, token):
-        """The response as a server gets it: the test client would keep it."""
+        """Return the response of the WSGI application. The test client would keep a reference to it."""
         environ = {
             "REQUEST_METHOD": "GET",
             "PATH_INFO": path,

@@ -1,4 +1,7 @@
-"""docs/api.md lists every error message: CheckingClient fails at one that is missing there, this test at one too many."""
+"""The list of error messages in docs/api.md.
+
+CheckingClient fails at a message that is missing in the list, this test at a message that the code does not have.
+"""
 
 import re
 from pathlib import Path
@@ -16,7 +19,7 @@ LIBRARIES = [
 
 
 class ListedMessagesTests(SimpleTestCase):
-    def test_each_is_in_the_code(self):
+    def test_every_listed_message_is_in_the_code(self):
         own = [file for app in APPS for file in (settings.BASE_DIR / app).rglob("*.py") if not file.name.startswith("test")]
         code = "".join(file.read_text() for file in own + LIBRARIES)
         listed = re.findall("^\\| `([^`]+ [^`]+)` \\|", (settings.BASE_DIR / "docs" / "api.md").read_text(), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The schema, as client generators read it."""
+"""The OpenAPI schema, from which clients are generated."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,13 +7,13 @@ from unittest.mock import ANY
 from config.testing.cases import ApiTestCase
 
 
-def nodes(value: Any, place: str = "") -> Iterator[tuple[str, dict]]:
-    """Each JSON object in the value, with its place."""
+def nodes(value: Any, path: str = "") -> Iterator[tuple[str, dict]]:
+    """Yield each JSON object in the value, with its path."""
     if isinstance(value, dict):
-        yield place, value
+        yield path, value
     children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, child in children:
-        yield from nodes(child, f"{place}/{key}")
+        yield from nodes(child, f"{path}/{key}")
 
 
 class SchemaTests(ApiTestCase):
@@ -40,24 +40,24 @@ class SchemaTests(ApiTestCase):
 
     def test_describes_every_field(self):
         fields = {
-            f"{place}/{name}": field
-            for place, node in nodes(self.schema)
+            f"{path}/{name}": field
+            for path, node in nodes(self.schema)
             if node.get("type") == "object"
             for name, field in node.get("properties", {}).items()
         }
 
         self.assertIn("/components/schemas/Message/read", fields)
-        self.assertEqual([place for place, field in fields.items() if not field.get("description")], [])
+        self.assertEqual([path for path, field in fields.items() if not field.get("description")], [])
 
     def test_ids_counts_and_cursors_have_64_bits(self):
         integers = {
-            place: node for place, node in nodes(self.schema) if node.get("type") == "integer" and "/headers/" not in place
+            path: node for path, node in nodes(self.schema) if node.get("type") == "integer" and "/headers/" not in path
         }
 
         self.assertIn("/components/schemas/Message/properties/id", integers)
-        self.assertEqual([place for place, node in integers.items() if node.get("format") != "int64"], [])
+        self.assertEqual([path for path, node in integers.items() if node.get("format") != "int64"], [])
 
-    def test_bodies_are_json_alone(self):
+    def test_request_bodies_are_only_json(self):
         bodies = {
             name: operation["requestBody"] for name, operation in self.operations.items() if "requestBody" in operation
         }

@@ -1,4 +1,4 @@
-"""Errors, the shape of every answer, health, and the test runner."""
+"""Errors, the headers and format of every response, health checks, and the test runner."""
 
 import itertools
 import subprocess
@@ -26,12 +26,12 @@ TOO_LARGE = b"x" * (2**20 + 1)
 
 
 def work():
-    """What the views below do; the tests make it fail."""
+    """Return the content of the views below. Tests replace it with a function that raises an error."""
     return "done"
 
 
 class WorkView(APIView):
-    """A view of the framework."""
+    """A view of Django REST framework."""
 
     def get(self, request):
         return Response(work())
@@ -51,20 +51,18 @@ urlpatterns = [
 
 class UnknownPathTests(ApiTestCase):
     PATHS = ("/", "/nothing", "/api", "/api/", "/api/nothing", "/api/auth/login/", "/API/message", "//api/message")
-    UNREADABLE_PATHS = ("/%00", "/api/message%00", "/api/auth/%00login", "/api/%ff", "/%ED%A0%80", "/%0d%0aX-Forged:%20yes")
+    INVALID_PATHS = ("/%00", "/api/message%00", "/api/auth/%00login", "/api/%ff", "/%ED%A0%80", "/%0d%0aX-Forged:%20yes")
 
     def test_is_not_found_with_and_without_token_and_debug(self):
-        clients = {"nobody": self.client, "alice": self.as_user(self.alice), "dead token": with_token("0" * 64)}
+        clients = {"nobody": self.client, "alice": self.as_user(self.alice), "invalid token": with_token("0" * 64)}
 
-        for (who, client), debug, url in itertools.product(
-            clients.items(), (False, True), self.PATHS + self.UNREADABLE_PATHS
-        ):
+        for (who, client), debug, url in itertools.product(clients.items(), (False, True), self.PATHS + self.INVALID_PATHS):
             with self.subTest(who=who, debug=debug, path=url), self.settings(DEBUG=debug):
                 response = client.get(url)
 
                 self.assertEqual((response.status_code, response.json()), (404, NOT_FOUND))
 
-    def test_is_not_found_by_any_method(self):
+    def test_is_not_found_with_any_method(self):
         for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "NONSENSE"):
             with self.subTest(method=method):
                 response = self.client.generic(method, "/api/nothing", b"{", content_type="application/nonsense")
@@ -96,23 +94,23 @@ class WrongMethodTests(ApiTestCase):
                 self.assertEqual(response.headers["Allow"], allowed)
 
 
-class ForeignHostTests(ApiTestCase):
-    REFUSAL = {"detail": "Host not allowed; add it to ALLOWED_HOSTS."}
+class DisallowedHostTests(ApiTestCase):
+    ERROR = {"detail": "Host not allowed; add it to ALLOWED_HOSTS."}
 
-    def test_is_refused_on_every_path_with_and_without_debug(self):
+    def test_is_rejected_on_every_path_with_and_without_debug(self):
         hosts = ("evil.example", "localhost.evil.example", "localhost:port", "a b", "[::1", "", "é")
 
         for host, debug, url in itertools.product(hosts, (False, True), ("/api/message", "/healthz/", "/api/nothing")):
             with self.subTest(host=host, debug=debug, path=url), self.settings(DEBUG=debug):
                 response = self.client.get(url, headers={"host": host})
 
-                self.assertEqual((response.status_code, response.json()), (400, self.REFUSAL))
+                self.assertEqual((response.status_code, response.json()), (400, self.ERROR))
 
-    def test_is_refused_in_json_where_https_is_demanded(self):
+    def test_is_rejected_in_json_if_https_is_required(self):
         with self.settings(SECURE_SSL_REDIRECT=True):
             response = self.client.get("/api/message", headers={"host": "evil.example"})
 
-        self.assertEqual((response.status_code, response.json()), (400, self.REFUSAL))
+        self.assertEqual((response.status_code, response.json()), (400, self.ERROR))
 
     def test_is_logged(self):
         self.client.get("/api/message", headers={"host": "evil.example"})
@@ -121,18 +119,19 @@ class ForeignHostTests(ApiTestCase):
 
 
 @override_settings(ROOT_URLCONF=__name__)
-class WorkTestCase(ApiTestCase):
+class FailingViewTestCase(ApiTestCase):
     def setUp(self):
         super().setUp()
-        self.client_of_alice = self.as_user(self.alice)
+        self.alice_client = self.as_user(self.alice)
 
     def get(self, url, error, **headers):
+        """Send a request whose view raises the error."""
         with mock.patch(f"{__name__}.work", side_effect=error):
-            return self.client_of_alice.get(url, headers=headers)
+            return self.alice_client.get(url, headers=headers)
 
 
-class UnforeseenErrorTests(WorkTestCase):
-    def test_says_that_something_went_wrong_and_nothing_else(self):
+class UnexpectedErrorTests(FailingViewTestCase):
+    def test_response_has_no_details(self):
         for url, debug in itertools.product(("/api/work", "/work"), (False, True)):
             with self.subTest(path=url, debug=debug), self.settings(DEBUG=debug):
                 response = self.get(url, ZeroDivisionError("the inner reason"))
@@ -160,7 +159,7 @@ class UnforeseenErrorTests(WorkTestCase):
         self.assertEqual([line["path"] for line in self.log_lines("debug")], ["/api/work", "/work"])
         self.assertEqual([line["status"] for line in self.log_lines("requests")], [500, 500])
 
-    def test_logs_what_led_to_the_error(self):
+    def test_logs_the_cause_of_the_error(self):
         def fail_twice():
             try:
                 raise KeyError("the cause")
@@ -173,15 +172,15 @@ class UnforeseenErrorTests(WorkTestCase):
         self.assertIn("KeyError: 'the cause'", traceback)
         self.assertIn("RuntimeError: the consequence", traceback)
 
-    def test_response_that_cannot_be_rendered(self):
+    def test_response_that_cannot_be_rendered_is_500(self):
         with mock.patch(f"{__name__}.work", return_value=object()):
-            response = self.client_of_alice.get("/api/work")
+            response = self.alice_client.get("/api/work")
 
         self.assertEqual((response.status_code, response.json()), (500, WENT_WRONG))
         self.assertIn("is not JSON serializable", self.log_lines("debug")[0]["traceback"])
 
-    def test_error_before_the_view_is_reached(self):
-        self.client_of_alice.raise_request_exception = False
+    def test_error_in_a_middleware_is_500(self):
+        self.alice_client.raise_request_exception = False
 
         for debug in (False, True):
             with (
@@ -189,21 +188,21 @@ class UnforeseenErrorTests(WorkTestCase):
                 self.settings(DEBUG=debug),
                 mock.patch("django.middleware.security.SecurityMiddleware.process_request", side_effect=ValueError),
             ):
-                response = self.client_of_alice.get("/api/work")
+                response = self.alice_client.get("/api/work")
 
                 self.assertEqual((response.status_code, response.json()), (500, WENT_WRONG))
 
-    def test_rejected_row_is_not_logged(self):
+    def test_row_that_violates_a_constraint_is_not_logged(self):
         for content in ("private words", "x\n\nThe above is private words", "x\n\nDuring handling private words"):
 
-            def store_what_a_constraint_refuses(content=content):
+            def violate_a_constraint(content=content):
                 with transaction.atomic():
                     Message.objects.create(
                         sender=self.alice, receiver=self.bob, content=content, sender_place=-1, receiver_place=1
                     )
 
             with self.subTest(content=content):
-                response = self.get("/api/work", store_what_a_constraint_refuses)
+                response = self.get("/api/work", violate_a_constraint)
 
                 self.assertEqual((response.status_code, response.json()), (500, WENT_WRONG))
                 traceback = self.log_lines("debug")[-1]["traceback"]
@@ -211,13 +210,13 @@ class UnforeseenErrorTests(WorkTestCase):
                 self.assertNotIn("private words", traceback)
 
 
-class RepeatedErrorTests(WorkTestCase):
+class RepeatedErrorTests(FailingViewTestCase):
     def setUp(self):
         super().setUp()
         self.enterContext(mock.patch("config.log.TRACEBACK_INTERVAL", 60))
         self.enterContext(mock.patch.dict("config.log._tracebacks", clear=True))
 
-    def test_are_counted_without_their_traceback(self):
+    def test_repeats_are_counted_without_traceback(self):
         clock = self.enterContext(mock.patch("config.log.time.monotonic", return_value=1_000.0))
 
         for seconds in (0, 59.9, 59.9, 60, 61, 120):
@@ -242,7 +241,7 @@ class RepeatedErrorTests(WorkTestCase):
             },
         )
 
-    def test_of_other_type_or_from_other_line_are_none(self):
+    def test_errors_of_another_type_or_line_are_not_repeats(self):
         def fail_here():
             raise ZeroDivisionError
 
@@ -254,7 +253,7 @@ class RepeatedErrorTests(WorkTestCase):
 
         self.assertEqual(["traceback" in line for line in self.log_lines("debug")], [True] * 4)
 
-    def test_of_an_absent_database(self):
+    def test_database_errors_are_repeats(self):
         for number in range(3):
             self.get("/api/work" if number else "/work", OperationalError("gone"))
 
@@ -263,7 +262,7 @@ class RepeatedErrorTests(WorkTestCase):
 
 @override_settings(ROOT_URLCONF=__name__)
 class DatabaseErrorTests(ApiTestCase):
-    def test_is_unavailable_with_a_time_to_wait_and_a_line_in_the_log(self):
+    def test_is_503_with_retry_after_and_is_logged(self):
         client = self.as_user(self.alice)
 
         for url, error, debug in itertools.product(
@@ -281,22 +280,22 @@ class DatabaseErrorTests(ApiTestCase):
                 self.assertIn("Error: gone", self.log_lines("debug")[-1]["traceback"])
 
 
-class DatabaseAwayTests(ConcurrentTestCase):
-    """The database really is where nobody answers."""
+class DatabaseUnreachableTests(ConcurrentTestCase):
+    """The connection settings name a file or a port that nothing uses."""
 
     def setUp(self):
         super().setUp()
-        self.client_of_alice = self.as_user(self.alice)
+        self.alice_client = self.as_user(self.alice)
         nowhere = {"NAME": "/nowhere/at/all"} if connection.vendor == "sqlite" else {"PORT": free_port()}
         connection.close()
         self.enterContext(mock.patch.dict(connection.settings_dict, nowhere))
 
-    def test_health_does_not_ask_it(self):
+    def test_healthz_does_not_use_it(self):
         response = self.client.get("/healthz")
 
         self.assertEqual((response.status_code, response.json()), (200, {"status": "ok"}))
 
-    def test_every_response_that_needs_it_is_unavailable(self):
+    def test_every_request_that_needs_it_is_503(self):
         credentials = {"username": "dave", "password": PASSWORD}
         requests = (
             ("GET", "/readyz", None),
@@ -308,7 +307,7 @@ class DatabaseAwayTests(ConcurrentTestCase):
 
         for method, url, body in requests:
             with self.subTest(method=method, path=url):
-                response = getattr(self.client_of_alice, method.lower())(url, body)
+                response = getattr(self.alice_client, method.lower())(url, body)
 
                 self.assertEqual((response.status_code, response.json()), (503, UNAVAILABLE))
                 self.assertIn("Retry-After", response.headers)
@@ -318,10 +317,11 @@ class DatabaseAwayTests(ConcurrentTestCase):
         self.assertEqual(self.events(), [])
 
 
-class AnswerTests(ApiTestCase):
-    """What holds for every answer."""
+class ResponseTests(ApiTestCase):
+    """What all responses have in common."""
 
-    def answers(self):
+    def responses(self):
+        """Return responses by their status, or by the kind of request."""
         alice = self.as_user(self.alice)
         message = {"receiver": "bob", "content": "hi"}
         return {
@@ -337,9 +337,9 @@ class AnswerTests(ApiTestCase):
             "health": self.client.get("/healthz"),
         }
 
-    def test_has_the_headers_of_every_response(self):
-        for name, response in self.answers().items():
-            with self.subTest(answer=name):
+    def test_has_the_common_headers(self):
+        for name, response in self.responses().items():
+            with self.subTest(response=name):
                 self.assertEqual(response.status_code, {"host": 400, "health": 200}.get(name, name))
                 self.assertEqual(response.headers["Content-Type"], "application/json")
                 self.assertEqual(response.headers["Content-Length"], str(len(response.content)))
@@ -348,13 +348,13 @@ class AnswerTests(ApiTestCase):
                 self.assertEqual(response.headers["X-Frame-Options"], "DENY")
                 self.assertRegex(response.headers["X-Request-ID"], "^[A-Za-z0-9_.-]{1,64}$")
 
-    def test_logout_is_not_stored_either(self):
+    def test_response_without_content_is_not_cached(self):
         response = self.as_user(self.alice).post("/api/auth/logout")
 
         self.assertEqual((response.status_code, response.content), (204, b""))
         self.assertEqual(response.headers["Cache-Control"], "no-store")
 
-    def test_is_json_whatever_accept_says(self):
+    def test_is_json_for_any_accept_header(self):
         client = self.as_user(self.alice)
 
         for accept in (
@@ -368,12 +368,12 @@ class AnswerTests(ApiTestCase):
         ):
             with self.subTest(accept=accept):
                 response = client.get("/api/message", headers={"accept": accept})
-                refusal = self.client.get("/api/message", headers={"accept": accept})
+                error = self.client.get("/api/message", headers={"accept": accept})
 
                 self.assertEqual(response.json(), {"count": 0, "next": None, "previous": None, "results": []})
-                self.assertEqual(refusal.json(), {"detail": "Authentication credentials were not provided."})
+                self.assertEqual(error.json(), {"detail": "Authentication credentials were not provided."})
 
-    def test_format_is_no_parameter(self):
+    def test_rejects_a_format_parameter(self):
         response = self.as_user(self.alice).get("/api/message?format=json")
 
         self.assertEqual(response.status_code, 400)
@@ -387,7 +387,7 @@ class AnswerTests(ApiTestCase):
         self.assertEqual((head.status_code, head.content), (200, b""))
         self.assertEqual(head.headers["Content-Length"], str(len(get.content)))
 
-    def test_options_says_what_is_allowed_and_nothing_else(self):
+    def test_options_returns_only_the_allowed_methods(self):
         for client, url, allowed in (
             (self.as_user(self.alice), "/api/message", "GET, POST, HEAD, OPTIONS"),
             (self.as_user(self.alice), "/api/message?page=1", "GET, POST, HEAD, OPTIONS"),
@@ -406,7 +406,7 @@ class AnswerTests(ApiTestCase):
                 self.assertEqual((response.status_code, response.content), (200, b""))
                 self.assertEqual(response.headers["Allow"], allowed)
 
-    def test_options_requires_the_token_where_the_path_does(self):
+    def test_options_requires_a_token_if_the_endpoint_does(self):
         response = self.client.options("/api/message")
 
         self.assertEqual(response.status_code, 401)
@@ -428,13 +428,13 @@ class RequestIdTests(ApiTestCase):
             with self.subTest(proposed=proposed):
                 response = self.client.get("/healthz", headers={"x-request-id": proposed})
 
-                fresh = response.headers["X-Request-ID"]
-                self.assertRegex(fresh, r"\A[A-Za-z0-9_.-]{1,64}\Z")
-                self.assertNotIn(fresh, {*seen, proposed})
-                self.assertEqual(self.log_lines("requests")[-1]["request_id"], fresh)
-                seen.add(fresh)
+                new_id = response.headers["X-Request-ID"]
+                self.assertRegex(new_id, r"\A[A-Za-z0-9_.-]{1,64}\Z")
+                self.assertNotIn(new_id, {*seen, proposed})
+                self.assertEqual(self.log_lines("requests")[-1]["request_id"], new_id)
+                seen.add(new_id)
 
-    def test_same_one_on_the_lines_of_all_three_logs(self):
+    def test_is_the_same_in_all_three_logs(self):
         def record_and_fail():
             record_event("Login", who="alice")
             raise ZeroDivisionError
@@ -443,19 +443,19 @@ class RequestIdTests(ApiTestCase):
             response = self.as_user(self.alice).get("/api/work")
             self.client.get("/healthz")
 
-        own = response.headers["X-Request-ID"]
+        request_id = response.headers["X-Request-ID"]
         requests, activity, debug = (
             [line["request_id"] for line in self.log_lines(name)] for name in ("requests", "activity", "debug")
         )
-        self.assertEqual((requests[0], activity, debug), (own, [own], [own]))
-        self.assertNotEqual(requests[1], own)
+        self.assertEqual((requests[0], activity, debug), (request_id, [request_id], [request_id]))
+        self.assertNotEqual(requests[1], request_id)
 
 
 class HealthTests(ApiTestCase):
     EXPECTED = {"/healthz": {"status": "ok"}, "/readyz": {"status": "ok", "writable": True}}
 
     def test_both_respond_without_a_token(self):
-        clients = {"nobody": self.client, "alice": self.as_user(self.alice), "dead token": with_token("0" * 64)}
+        clients = {"nobody": self.client, "alice": self.as_user(self.alice), "invalid token": with_token("0" * 64)}
 
         for (who, client), (url, expected) in itertools.product(clients.items(), self.EXPECTED.items()):
             with self.subTest(who=who, path=url):
@@ -463,7 +463,7 @@ class HealthTests(ApiTestCase):
 
                 self.assertEqual((response.status_code, response.json()), (200, expected))
 
-    def test_both_respond_under_any_host(self):
+    def test_both_respond_for_any_host(self):
         hosts = ("10.42.8.201:8000", "evil.example", "localhost:port", "a b", "[::1", "[::1]:99999", "", "é")
 
         for host, (url, expected), https in itertools.product(hosts, self.EXPECTED.items(), (False, True)):
@@ -472,7 +472,7 @@ class HealthTests(ApiTestCase):
 
                 self.assertEqual((response.status_code, response.json()), (200, expected))
 
-    def test_readiness_without_the_database(self):
+    def test_readiness_is_503_without_the_database(self):
         with mock.patch("django.db.backends.utils.CursorWrapper.execute", side_effect=OperationalError("gone")):
             response = self.client.get("/readyz")
 

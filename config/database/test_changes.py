@@ -1,4 +1,4 @@
-"""What the running service does when somebody changes its database, or the settings of it."""
+"""Changes of the database, or of its settings, while the service is running."""
 
 import json
 import os
@@ -27,7 +27,8 @@ READ_ONLY = (503, {"detail": READ_ONLY_DETAIL})
 SUCCESS = [201] + [200] * 6
 
 
-def execute_elsewhere(*statements):
+def execute_on_new_connection(*statements):
+    """Execute the statements on a new connection."""
     with closing(connection.copy()) as other, other.cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
@@ -38,15 +39,15 @@ class ReadinessTests(ConcurrentTestCase):
         for model in apps.get_models(include_auto_created=True):
             table = model._meta.db_table
             with self.subTest(table=table):
-                execute_elsewhere(f"ALTER TABLE {table} RENAME TO missing")
+                execute_on_new_connection(f"ALTER TABLE {table} RENAME TO missing")
                 try:
                     response = self.client.get("/readyz")
                 finally:
-                    execute_elsewhere(f"ALTER TABLE missing RENAME TO {table}")
+                    execute_on_new_connection(f"ALTER TABLE missing RENAME TO {table}")
 
                 self.assertEqual((response.status_code, response.json()), UNAVAILABLE)
                 self.assertIn("Retry-After", response.headers)
-                close_old_connections()  # as after each request; the test client leaves it out
+                close_old_connections()  # as after each request; the test client does not do it
                 self.assertEqual(self.client.get("/readyz").status_code, 200)
 
     @skipUnless(connection.vendor == "sqlite", "about SQLite's file")
@@ -81,41 +82,42 @@ class EndpointsTestCase(ConcurrentTestCase):
         self.client = self.as_user(self.alice)
         connection.close()
 
-    def use_endpoints(self):
-        """Use each endpoint whose speed matters, and a few more. Return the statuses."""
-        message = self.use("POST", "/api/message", {"receiver": "bob", "content": "hi"})
-        responses = [message, self.use("POST", "/api/conversation/bob/read", {"up_to": message.json().get("id")})]
+    def request_endpoints(self):
+        """Send a request to each endpoint whose speed matters, and to a few more. Return the statuses."""
+        message = self.request("POST", "/api/message", {"receiver": "bob", "content": "hi"})
+        responses = [message, self.request("POST", "/api/conversation/bob/read", {"up_to": message.json().get("id")})]
         for path in ("auth/user", "message", "message/sent?receiver=bob", "conversation", "block"):
-            responses.append(self.use("GET", f"/api/{path}"))
+            responses.append(self.request("GET", f"/api/{path}"))
         return [response.status_code for response in responses]
 
-    def use(self, method, path, body=None):
+    def request(self, method, path, body=None):
+        """Send the request as alice, and return the response."""
         response = self.client.generic(method, path, json.dumps(body), content_type="application/json")
-        close_old_connections()  # as after each request; the test client leaves it out
+        close_old_connections()  # as after each request; the test client does not do it
         return response
 
 
-class MissingTests(EndpointsTestCase):
-    def test_is_503_until_the_table_or_column_is_there_again(self):
-        for take_away, give_back in (
+class MissingTableTests(EndpointsTestCase):
+    def test_is_503_while_a_table_or_column_is_missing(self):
+        for rename, restore in (
             ("messageservice_message RENAME TO missing", "missing RENAME TO messageservice_message"),
             ("knox_authtoken RENAME TO missing", "missing RENAME TO knox_authtoken"),
             ("auth_user RENAME email TO missing", "auth_user RENAME missing TO email"),
         ):
-            with self.subTest(take_away):
-                execute_elsewhere(f"ALTER TABLE {take_away}")
+            with self.subTest(rename):
+                execute_on_new_connection(f"ALTER TABLE {rename}")
                 try:
-                    response = self.use("GET", "/api/message/sent")
+                    response = self.request("GET", "/api/message/sent")
                 finally:
-                    execute_elsewhere(f"ALTER TABLE {give_back}")
+                    execute_on_new_connection(f"ALTER TABLE {restore}")
 
                 self.assertEqual((response.status_code, response.json()), UNAVAILABLE)
-                self.assertEqual(self.use_endpoints(), SUCCESS)
+                self.assertEqual(self.request_endpoints(), SUCCESS)
 
 
 @skipUnless(connection.vendor == "postgresql", "SQLite prepares statements again")
 class ChangedColumnTests(EndpointsTestCase):
-    """PostgreSQL never again executes a prepared statement whose result has another type since a table was changed."""
+    """PostgreSQL no longer executes a prepared statement if the types of its result have changed."""
 
     COLUMNS = {
         "auth_user.username": "varchar(151)",
@@ -137,27 +139,28 @@ class ChangedColumnTests(EndpointsTestCase):
             table=table,
             name=name,
         )[0]
-        execute_elsewhere(f"ALTER TABLE {table} ALTER COLUMN {name} TYPE {new_type}")
+        execute_on_new_connection(f"ALTER TABLE {table} ALTER COLUMN {name} TYPE {new_type}")
         return old_type
 
-    def test_one_503_and_then_all_connections_are_replaced(self):
+    def test_all_connections_are_replaced_after_one_503(self):
         another_thread = self.enterContext(ThreadPoolExecutor(1))
         self.addCleanup(lambda: another_thread.submit(connections.close_all).result())
         seen = set()
         for column, new_type in self.COLUMNS.items():
             with self.subTest(column=column):
-                for _ in range(4):  # PostgreSQL then has prepared each statement
-                    self.assertEqual(self.use_endpoints(), SUCCESS)
-                    self.assertEqual(another_thread.submit(self.use_endpoints).result(), SUCCESS)
+                for _ in range(4):  # so that PostgreSQL has prepared each statement
+                    self.assertEqual(self.request_endpoints(), SUCCESS)
+                    self.assertEqual(another_thread.submit(self.request_endpoints).result(), SUCCESS)
 
                 old_type = self.change_type(column, new_type)
                 self.addCleanup(self.change_type, column, old_type)
 
-                statuses = self.use_endpoints()
+                statuses = self.request_endpoints()
                 seen.update(statuses)
-                self.assertLessEqual(statuses.count(503), 2)  # one, and a mark whose message was not stored
-                self.assertEqual(another_thread.submit(self.use_endpoints).result(), SUCCESS)
-                self.assertEqual(self.use_endpoints(), SUCCESS)
+                # The first request, and the request to mark a message as read, if the message was not stored:
+                self.assertLessEqual(statuses.count(503), 2)
+                self.assertEqual(another_thread.submit(self.request_endpoints).result(), SUCCESS)
+                self.assertEqual(self.request_endpoints(), SUCCESS)
         self.assertIn(503, seen)
 
 
@@ -184,51 +187,51 @@ class SessionSettingsTests(EndpointsTestCase):
     def setUp(self):
         super().setUp()
         name = connection.settings_dict["NAME"]
-        self.of_database = f"ALTER DATABASE {name}"
-        self.of_role = f"ALTER ROLE CURRENT_USER IN DATABASE {name}"
-        resets = (f"{target} RESET ALL" for target in (self.of_database, self.of_role))
-        self.addCleanup(execute_elsewhere, *resets)
+        self.alter_database = f"ALTER DATABASE {name}"
+        self.alter_role = f"ALTER ROLE CURRENT_USER IN DATABASE {name}"
+        resets = (f"{target} RESET ALL" for target in (self.alter_database, self.alter_role))
+        self.addCleanup(execute_on_new_connection, *resets)
 
-    def test_those_of_database_and_role_change_nothing(self):
-        for target in (self.of_database, self.of_role):
+    def test_settings_of_database_and_role_have_no_effect(self):
+        for target in (self.alter_database, self.alter_role):
             for setting, value in self.SETTINGS.items():
                 with self.subTest(target=target, setting=setting):
-                    execute_elsewhere(f"{target} SET {setting} = '{value}'")
+                    execute_on_new_connection(f"{target} SET {setting} = '{value}'")
                     connection.close()
 
-                    self.assertEqual(self.use_endpoints(), SUCCESS)
+                    self.assertEqual(self.request_endpoints(), SUCCESS)
                     content = "\\ ' 😀"
-                    message = self.use("POST", "/api/message", {"receiver": "bob", "content": content}).json()
+                    message = self.request("POST", "/api/message", {"receiver": "bob", "content": content}).json()
                     self.assertEqual(message["content"], content)
                     for query in ("", f"?date={message['created'][:10]}"):
-                        self.assertEqual(self.use("GET", f"/api/message/sent{query}").json()["results"][0], message)
+                        self.assertEqual(self.request("GET", f"/api/message/sent{query}").json()["results"][0], message)
                     self.assertTime(message["created"])
                     self.assertEqual(fetch_one("SHOW transaction_isolation"), ("read committed",))
-                    execute_elsewhere(f"{target} RESET ALL")
+                    execute_on_new_connection(f"{target} RESET ALL")
 
 
 @skipUnless(connection.vendor == "postgresql", "SQLite has no such setting")
 class ReadOnlyTests(EndpointsTestCase):
-    """As on a hot standby, and while a primary hands over to another server."""
+    """The database accepts no writes, like a hot standby, or a primary that is about to be demoted."""
 
     def setUp(self):
         super().setUp()
-        message = self.use("POST", "/api/message", {"receiver": "bob", "content": "hi"}).json()
-        session = self.use("GET", "/api/auth/session").json()["results"][0]
+        message = self.request("POST", "/api/message", {"receiver": "bob", "content": "hi"}).json()
+        session = self.request("GET", "/api/auth/session").json()["results"][0]
         self.values = {"id": message["id"], "username": "bob", "session_id": session["id"]}
-        of_database = f"ALTER DATABASE {connection.settings_dict['NAME']}"
-        self.reset = ("SET default_transaction_read_only = off", f"{of_database} RESET ALL")
+        alter_database = f"ALTER DATABASE {connection.settings_dict['NAME']}"
+        self.reset = ("SET default_transaction_read_only = off", f"{alter_database} RESET ALL")
         self.addCleanup(connection.close)
-        self.addCleanup(execute_elsewhere, *self.reset)
-        execute_elsewhere(f"{of_database} SET default_transaction_read_only = on")
+        self.addCleanup(execute_on_new_connection, *self.reset)
+        execute_on_new_connection(f"{alter_database} SET default_transaction_read_only = on")
         connection.close()
 
     def test_every_read_succeeds_and_every_other_operation_is_503(self):
         statuses = {}
-        for path, operations in self.use("GET", "/api/schema").json()["paths"].items():
+        for path, operations in self.request("GET", "/api/schema").json()["paths"].items():
             for method in operations:
                 with self.subTest(method=method, path=path):
-                    response = self.use(method.upper(), path.format(**self.values), {})
+                    response = self.request(method.upper(), path.format(**self.values), {})
 
                     statuses[response.headers["X-Request-ID"]] = response.status_code
                     if method == "get":
@@ -243,24 +246,24 @@ class ReadOnlyTests(EndpointsTestCase):
         self.assertEqual(self.log_lines("debug"), [])
         self.assertEqual(Message.objects.count(), 1)
 
-    def test_readiness_says_so_until_it_can_be_written_again(self):
+    def test_readiness_reports_it_until_writes_succeed_again(self):
         message = {"receiver": "bob", "content": "hi"}
 
-        before = self.use("GET", "/readyz").json()
-        rejected = self.use("POST", "/api/message", message)
-        execute_elsewhere(*self.reset)
-        accepted = self.use("POST", "/api/message", message)
-        after = self.use("GET", "/readyz").json()
+        before = self.request("GET", "/readyz").json()
+        failed = self.request("POST", "/api/message", message)
+        execute_on_new_connection(*self.reset)
+        succeeded = self.request("POST", "/api/message", message)
+        after = self.request("GET", "/readyz").json()
 
         self.assertEqual((before, after), ({"status": "ok", "writable": False}, {"status": "ok", "writable": True}))
-        self.assertEqual((rejected.status_code, accepted.status_code), (503, 201))
+        self.assertEqual((failed.status_code, succeeded.status_code), (503, 201))
 
-    def test_no_password_is_checked_because_no_failure_could_be_counted(self):
+    def test_checks_no_password_because_it_cannot_count_a_failure(self):
         credentials = {"username": "alice", "password": "wrong"}
 
         with mock.patch("argon2.PasswordHasher.verify") as verify:
             responses = [
-                self.use("POST", "/api/auth/login", credentials),
+                self.request("POST", "/api/auth/login", credentials),
                 self.client.post("/admin/login/", credentials, format="multipart"),
             ]
 

@@ -1,4 +1,4 @@
-"""What the server, `manage.py migrate` and `manage.py runserver` do with a database that cannot be used, or not yet."""
+"""The start of the server, `manage.py migrate` and `manage.py runserver` if the database cannot be used, or not yet."""
 
 import os
 import socketserver
@@ -26,6 +26,7 @@ COMMANDS = {"serve": ["-m", "config.server"], "migrate": ["manage.py", "migrate"
 
 
 def start(command, database_url):
+    """Start the command with this DATABASE_URL, and return its process."""
     return subprocess.Popen(  # noqa: S603 - the project's own manage.py and server
         [sys.executable, *COMMANDS[command]],
         cwd=settings.BASE_DIR,
@@ -37,7 +38,7 @@ def start(command, database_url):
 
 
 class FakePostgreSQL(socketserver.ThreadingTCPServer):
-    """Refuses each session with the next of the errors, given as (SQLSTATE, message), and from then on with the last."""
+    """Rejects each session with the next of the errors, given as (SQLSTATE, message). The last error is repeated."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -66,7 +67,7 @@ class DatabaseTestCase(TransactionTestCase):
 
     @contextmanager
     def new_database(self, options=""):
-        """The URL of an empty database of the kind that the tests run on."""
+        """Create an empty database of the kind that the tests run on, and yield its URL."""
         if connection.vendor == "sqlite":
             yield f"sqlite:///{self.folder}/new.sqlite3"
             return
@@ -78,8 +79,8 @@ class DatabaseTestCase(TransactionTestCase):
             finally:
                 cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
-    def assertAborts(self, process, reason):  # noqa: N802 - unittest's way to name it
-        """The process ends with one line that names DATABASE_URL and the reason, and shows no password."""
+    def assert_aborts(self, process, reason):
+        """Assert that the process ends with one line that names DATABASE_URL and the reason, and shows no password."""
         _, error = process.communicate(timeout=60)
 
         self.assertEqual(process.returncode, 1, error)
@@ -89,22 +90,22 @@ class DatabaseTestCase(TransactionTestCase):
 
 
 class UnusableDatabaseTests(DatabaseTestCase):
-    def test_sqlite(self):
+    def test_aborts_if_sqlite_cannot_open_the_file(self):
         (self.folder / "text").write_text("This is no database, but long enough to be taken for one." * 20)
 
         for file, reason in (("text", "file is not a database"), ("missing/db", "missing/db"), (".", "not a file")):
             with self.subTest(file=file):
-                self.assertAborts(start("migrate", f"sqlite:///{self.folder}/{file}"), reason)
+                self.assert_aborts(start("migrate", f"sqlite:///{self.folder}/{file}"), reason)
 
-    def test_folder_that_cannot_be_written_to(self):
-        self.assertAborts(start("migrate", "sqlite:////proc/db.sqlite3"), "")
+    def test_aborts_if_the_folder_is_not_writable(self):
+        self.assert_aborts(start("migrate", "sqlite:////proc/db.sqlite3"), "")
 
-    def test_password_that_is_not_encoded(self):
+    def test_aborts_if_the_password_is_not_encoded(self):
         for password in (f"{PASSWORD}@{PASSWORD}", f"12/{PASSWORD}"):
             url = f"postgresql://user:{password}@127.0.0.1:1/name"
-            self.assertAborts(start("migrate", url), "write @ as %40 and / as %2F")
+            self.assert_aborts(start("migrate", url), "write @ as %40 and / as %2F")
 
-    def test_server_that_refuses_the_session(self):
+    def test_aborts_if_the_server_rejects_the_session(self):
         for state, reason in (
             ("28P01", 'password authentication failed for user "user"'),
             ("3D000", 'database "name" does not exist'),
@@ -114,11 +115,11 @@ class UnusableDatabaseTests(DatabaseTestCase):
                 url = f"postgresql://user:{PASSWORD}@127.0.0.1:{server.server_address[1]}/name"
 
                 for command in COMMANDS:
-                    self.assertAborts(start(command, url), reason)
+                    self.assert_aborts(start(command, url), reason)
                 server.shutdown()
 
-    def test_server_that_is_starting_is_waited_for(self):
-        """It first does not listen, then accepts no sessions, then tells what is wrong."""
+    def test_waits_for_a_server_that_is_starting(self):
+        """The server first does not listen, then accepts no sessions, then rejects the password."""
         port = free_port()
         process = start("migrate", f"postgresql://user:{PASSWORD}@127.0.0.1:{port}/name")
         with self.assertRaises(subprocess.TimeoutExpired):
@@ -128,19 +129,19 @@ class UnusableDatabaseTests(DatabaseTestCase):
         with FakePostgreSQL(port, *[starting] * 4, ("28P01", "password authentication failed")) as server:
             threading.Thread(target=server.serve_forever).start()
 
-            self.assertAborts(process, "password authentication failed")
+            self.assert_aborts(process, "password authentication failed")
             server.shutdown()
 
     @skipUnless(connection.vendor == "postgresql", "SQLite stores every text")
-    def test_encoding(self):
+    def test_aborts_if_the_encoding_is_not_utf_8(self):
         for encoding in ("LATIN1", "SQL_ASCII"):
             with self.subTest(encoding=encoding), self.new_database(f"ENCODING '{encoding}' LOCALE 'C'") as url:
-                self.assertAborts(start("migrate", url), f"the encoding of the database is {encoding}")
+                self.assert_aborts(start("migrate", url), f"the encoding of the database is {encoding}")
 
 
 class MigrateTests(DatabaseTestCase):
     @skipUnless(connection.vendor == "postgresql", "SQLite has no such settings")
-    def test_settings_of_the_database_change_nothing(self):
+    def test_settings_of_the_database_have_no_effect(self):
         with self.new_database() as url:
             name = urlsplit(url).path[1:]
             with connection.cursor() as cursor:
@@ -150,7 +151,7 @@ class MigrateTests(DatabaseTestCase):
 
             self.assertEqual((process.communicate(timeout=120)[1], process.returncode), ("", 0))
 
-    def test_several_at_the_same_time(self):
+    def test_several_processes_migrate_at_the_same_time(self):
         with self.new_database() as url:
             processes = [start("migrate", url) for _ in range(4)]
             errors = [process.communicate(timeout=300)[1] for process in processes]

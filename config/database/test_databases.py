@@ -1,4 +1,4 @@
-"""What the two database backends add to Django's."""
+"""The two database backends, where they differ from Django's."""
 
 import os
 import socket
@@ -35,23 +35,26 @@ class WriteLockTests(ConcurrentTestCase):
         self.pool = self.enterContext(ThreadPoolExecutor(1))
 
     def send(self):
+        """Send a message as alice, and close the connection of this thread."""
         try:
             return self.alice_client.post("/api/message", {"receiver": "bob", "content": "hi"})
         finally:
             connection.close()
 
-    def limited_to(self, seconds):
+    def limit_wait(self, seconds):
+        """Limit the time that new connections wait for the lock."""
         return mock.patch.dict(connection.settings_dict["OPTIONS"], timeout=seconds)
 
     @contextmanager
     def transaction_of_another_process(self):
-        """A transaction that does not take the lock of this process."""
+        """Open a transaction without the lock of this process, as another process does."""
         with closing(sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             yield
 
     def assert_others_can_write(self):
-        response = self.pool.submit(self.send).result(timeout=10)  # half of what it would wait for the lock
+        """Assert that another thread can send a message."""
+        response = self.pool.submit(self.send).result(timeout=10)  # half of the time that it would wait for the lock
         self.assertEqual(response.status_code, 201)
 
     def test_a_send_waits_for_another_transaction(self):
@@ -64,23 +67,23 @@ class WriteLockTests(ConcurrentTestCase):
                 self.assertEqual(sending.result().status_code, 201)
         self.assertEqual(Message.objects.count(), 2)
 
-    def test_a_send_gives_up_after_the_timeout(self):
+    def test_a_send_fails_after_the_timeout(self):
         for other in (transaction.atomic, self.transaction_of_another_process):
-            with self.subTest(other=other.__name__), self.limited_to(0.1), other():
+            with self.subTest(other=other.__name__), self.limit_wait(0.1), other():
                 response = self.pool.submit(self.send).result(timeout=10)
 
                 self.assertEqual(response.status_code, 503)
                 self.assertIn("Retry-After", response.headers)
         self.assertEqual(Message.objects.count(), 0)
 
-    def test_a_send_that_gave_up_releases_the_lock(self):
-        with self.transaction_of_another_process(), self.limited_to(0.1):
+    def test_a_send_that_failed_releases_the_lock(self):
+        with self.transaction_of_another_process(), self.limit_wait(0.1):
             response = self.alice_client.post("/api/message", {"receiver": "bob", "content": "hi"})
 
         self.assertEqual(response.status_code, 503)
         self.assert_others_can_write()
 
-    def test_a_refused_send_releases_the_lock(self):
+    def test_a_rejected_send_releases_the_lock(self):
         Block.objects.create(blocker=self.bob, blocked=self.alice)
 
         response = self.alice_client.post("/api/message", {"receiver": "bob", "content": "hi"})
@@ -103,25 +106,26 @@ class FileTests(ConcurrentTestCase):
         self.file = Path(self.enterContext(tempfile.TemporaryDirectory())) / "new.sqlite3"
 
     def connect(self):
+        """Return a new connection to `self.file`, which is closed at the end of the block."""
         new = connection.copy()
         new.settings_dict = connection.settings_dict | {"NAME": self.file}
         return closing(new)
 
     def test_only_its_owner_can_read_it(self):
         with self.connect() as new, new.cursor() as cursor:
-            cursor.execute("CREATE TABLE kept (id integer)")
+            cursor.execute("CREATE TABLE test (id integer)")
 
-            made = {file.name: stat.filemode(file.stat().st_mode) for file in self.file.parent.iterdir()}
+            modes = {file.name: stat.filemode(file.stat().st_mode) for file in self.file.parent.iterdir()}
 
-        self.assertEqual(made, dict.fromkeys(["new.sqlite3", "new.sqlite3-wal", "new.sqlite3-shm"], "-rw-------"))
+        self.assertEqual(modes, dict.fromkeys(["new.sqlite3", "new.sqlite3-wal", "new.sqlite3-shm"], "-rw-------"))
 
     def test_a_second_connection_does_not_release_the_locks_of_the_first(self):
-        """Without its lock, another process that closes the file takes itself for the last user and removes the log."""
-        script = "import sqlite3, sys; file = sqlite3.connect(sys.argv[1]); file.execute('SELECT * FROM kept'); file.close()"
+        """Without these locks, another process that closes the file assumes to be the last user, and deletes the log."""
+        script = "import sqlite3, sys; file = sqlite3.connect(sys.argv[1]); file.execute('SELECT * FROM test'); file.close()"
         with self.connect() as first, first.cursor() as cursor:
-            cursor.execute("CREATE TABLE kept (id integer)")
+            cursor.execute("CREATE TABLE test (id integer)")
             with self.connect() as second, second.cursor() as other_cursor:
-                other_cursor.execute("SELECT * FROM kept")
+                other_cursor.execute("SELECT * FROM test")
 
                 subprocess.run([sys.executable, "-c", script, self.file], check=True)  # noqa: S603 - no input from outside
 
@@ -138,20 +142,21 @@ class LongestWaitTests(ConcurrentTestCase):
         self.addCleanup(setattr, DatabaseWrapper, "retry_at", 0.0)
 
     @contextmanager
-    def locked(self, model):
+    def lock(self, model):
+        """Lock the table on another connection."""
         with closing(connection.copy()) as other, other.cursor() as cursor:
-            cursor.execute("SET idle_in_transaction_session_timeout = 5000")  # the longest that a test may hang
+            cursor.execute("SET idle_in_transaction_session_timeout = 5000")  # so that no test hangs longer
             cursor.execute("BEGIN")
             cursor.execute(f"LOCK TABLE {model._meta.db_table}")
             yield
 
     def get_user(self):
         response = self.alice_client.get("/api/auth/user")
-        close_old_connections()  # as after each request; the test client leaves it out
+        close_old_connections()  # as after each request; the test client does not do it
         return response
 
     def assert_unavailable(self, *reasons):
-        """Of as many requests at the same time as there are reasons, each is a 503 for one of the reasons."""
+        """Assert that parallel requests, one for each reason, are all a 503, and that the log has all reasons."""
         responses = self.in_parallel(*[self.get_user] * len(reasons))
 
         for response in responses:
@@ -161,14 +166,14 @@ class LongestWaitTests(ConcurrentTestCase):
         for reason, line in zip(sorted(reasons), sorted(line.partition(": ")[2] for line in found), strict=True):
             self.assertIn(reason, line)
 
-    def test_the_server_ends_a_slow_statement(self):
-        with self.locked(AuthToken):
+    def test_the_server_cancels_a_slow_statement(self):
+        with self.lock(AuthToken):
             self.assert_unavailable("canceling statement due to statement timeout")
 
         self.assertEqual(self.get_user().status_code, 200)
 
-    def test_after_a_wait_in_vain_nobody_waits_for_a_while(self):
-        with self.locked(AuthToken), mock.patch.dict(connection.settings_dict["OPTIONS"], options="-c statement_timeout=0"):
+    def test_after_a_timeout_requests_fail_at_once_for_a_while(self):
+        with self.lock(AuthToken), mock.patch.dict(connection.settings_dict["OPTIONS"], options="-c statement_timeout=0"):
             self.assert_unavailable("timeout expired")
         self.assertGreater(DatabaseWrapper.retry_at, 0)
 
@@ -182,7 +187,7 @@ class LongestWaitTests(ConcurrentTestCase):
     def test_a_transaction_waits_no_longer_than_a_statement(self):
         body = {"receiver": "bob", "content": "hi"}
 
-        with self.locked(Mailbox), mock.patch.dict(connection.settings_dict["OPTIONS"], options="-c statement_timeout=0"):
+        with self.lock(Mailbox), mock.patch.dict(connection.settings_dict["OPTIONS"], options="-c statement_timeout=0"):
             (response,) = self.in_parallel(lambda: self.alice_client.post("/api/message", body))
 
             self.assertEqual(response.status_code, 503)  # while the table is still locked
@@ -191,7 +196,7 @@ class LongestWaitTests(ConcurrentTestCase):
         DatabaseWrapper.retry_at = 0.0
         self.assertFalse(Message.objects.exists())
 
-    def test_one_thread_tries_for_all(self):
+    def test_only_one_thread_tries_to_connect_again(self):
         with closing(socket.create_server(("127.0.0.1", 0))) as silent:
             nowhere = {"HOST": "127.0.0.1", "PORT": silent.getsockname()[1]}
             with mock.patch.dict(connection.settings_dict, nowhere):
@@ -235,12 +240,12 @@ class PersistentConnectionTests(ConcurrentTestCase):
             self.assertEqual(cursor.fetchone(), (True,))
         other.close()
 
-        close_old_connections()  # as before each request; the test client leaves it out
+        close_old_connections()  # as before each request; the test client does not do it
         response = client.get("/api/message")
 
         self.assertEqual(response.status_code, 200)
 
-    def test_is_replaced_after_it_was_closed_here(self):
+    def test_is_replaced_after_this_process_closed_it(self):
         client = self.as_user(self.alice)
         connection.connection.close()
 
@@ -266,21 +271,21 @@ class PersistentConnectionTests(ConcurrentTestCase):
         client = self.as_user(self.alice)
         body = {"receiver": "bob", "content": "hi"}
         with connection.cursor() as cursor:
-            cursor.execute("SET default_transaction_read_only = on")  # as a primary that is about to be demoted
+            cursor.execute("SET default_transaction_read_only = on")  # like a primary that is about to be demoted
 
-        refused = client.post("/api/message", body)
+        failed = client.post("/api/message", body)
         close_old_connections()
-        accepted = client.post("/api/message", body)
+        succeeded = client.post("/api/message", body)
 
-        self.assertEqual(refused.status_code, 503)
-        self.assertEqual(accepted.status_code, 201)
+        self.assertEqual(failed.status_code, 503)
+        self.assertEqual(succeeded.status_code, 201)
         self.assertEqual(Message.objects.count(), 1)
 
 
 @skipUnless(connection.vendor == "postgresql", "about the database backend for PostgreSQL")
 class ApplicationNameTests(ConcurrentTestCase):
     def names(self):
-        """The application_name of every connection to the database."""
+        """Return the application_name of every connection to the database."""
         with connection.cursor() as cursor:
             cursor.execute("SELECT application_name FROM pg_stat_activity WHERE datname = current_database()")
             return {name for (name,) in cursor.fetchall()}
@@ -292,12 +297,12 @@ class ApplicationNameTests(ConcurrentTestCase):
 
             self.assertIn(f"messages {socket.gethostname()[:40]} {worker}", self.names())
 
-    def test_name_in_the_url_comes_first(self):
+    def test_name_in_the_url_takes_precedence(self):
         url = f"{test_database_url()}?application_name=mine"
         with run_service(self.log_folder, WEB_CONCURRENCY="1", DATABASE_URL=url):
             self.assertIn("mine", self.names())
 
-    def test_process_is_not_cut_off_after_a_long_host_name(self):
+    def test_process_id_is_not_cut_off_after_a_long_host_name(self):
         with mock.patch("socket.gethostname", return_value="h" * 64), closing(connection.copy()) as other:
             other.ensure_connection()
 

@@ -1,4 +1,4 @@
-"""The service as it really runs: the server, its worker processes, and connections to them."""
+"""The running service: the server, its worker processes, and connections to them."""
 
 import http.client
 import io
@@ -57,27 +57,31 @@ class ServiceTestCase(ConcurrentTestCase):
             log.unlink()
 
     def connect(self, service=None):
-        """A connection that reports an error when the server closes it, instead of silently opening another one."""
+        """Return an open connection. It reports an error if the server closes it, instead of opening a new connection."""
         connection = http.client.HTTPConnection(urlsplit((service or self.service).url).netloc, timeout=20)
         self.addCleanup(connection.close)
         connection.connect()
         return connection
 
     def exchange(self, connection, method, path, body=None, **options):
-        """Status, JSON and headers of the response."""
+        """Send a request, and return status, JSON and headers of the response."""
         connection.request(method, path, body, **options)
         response = connection.getresponse()
         content = response.read()
         return response.status, json.loads(content) if content else None, response.headers
 
     def registration(self, username):
+        """Return the body of a request that registers the user."""
         return json.dumps({"username": username, "password": PASSWORD}).encode()
 
-    def response_to(self, raw, *, is_all=False):
-        """Status, JSON and headers of the one response to these bytes, after which the server closes the connection."""
+    def exchange_raw(self, raw, *, half_close=False):
+        """Send the bytes, and return status, JSON and headers of the response. The server must then close the connection.
+
+        With `half_close`, the client ends its side of the connection after the bytes.
+        """
         connection = self.connect()
         connection.sock.sendall(raw)
-        if is_all:
+        if half_close:
             connection.sock.shutdown(socket.SHUT_WR)
         response = b"".join(iter(lambda: connection.sock.recv(65_536), b""))
         head, _, body = response.partition(b"\r\n\r\n")
@@ -85,10 +89,10 @@ class ServiceTestCase(ConcurrentTestCase):
         headers = http.client.parse_headers(io.BytesIO(fields + b"\r\n\r\n"))
         return int(status_line.split()[1]), json.loads(body) if body else None, headers
 
-    def assert_refused_by_the_application(self, response, status, expected):
-        """With its line in requests.log, its request id, and the headers that let a browser's page read it."""
-        found_status, body, headers = response
-        self.assertEqual((found_status, body), (status, expected))
+    def assert_application_error(self, response, status, expected):
+        """Assert that the error has a request id and CORS headers, and a line in requests.log."""
+        actual_status, body, headers = response
+        self.assertEqual((actual_status, body), (status, expected))
         self.assertEqual(headers["Content-Type"], "application/json")
         self.assertEqual(headers["Access-Control-Allow-Origin"], ORIGIN)
         line = next(line for line in self.log_lines("requests") if line["request_id"] == headers["X-Request-ID"])
@@ -98,20 +102,20 @@ class ServiceTestCase(ConcurrentTestCase):
 class BodyTests(ServiceTestCase):
     environment = {"CORS_ALLOWED_ORIGINS": ORIGIN}
 
-    def test_chunked_body_is_read(self):
+    def test_accepts_a_chunked_body(self):
         for number, size in enumerate((1, 7, 1_000)):
             body = self.registration(f"dave{number}")
             chunks = (body[start : start + size] for start in range(0, len(body), size))
 
             with self.subTest(size=size):
                 headers = {"Transfer-Encoding": "chunked", **JSON}
-                status, answer, _ = self.exchange(
+                status, content, _ = self.exchange(
                     self.connect(), "POST", "/api/auth/register", chunks, headers=headers, encode_chunked=True
                 )
 
-                self.assertEqual((status, answer["user"]["username"]), (201, f"dave{number}"))
+                self.assertEqual((status, content["user"]["username"]), (201, f"dave{number}"))
 
-    def test_body_of_exactly_the_limit_is_read(self):
+    def test_accepts_a_body_of_exactly_1_mib(self):
         for username, chunked in (("dave", False), ("erin", True)):
             body = self.registration(username).ljust(MEBIBYTE)
 
@@ -122,7 +126,7 @@ class BodyTests(ServiceTestCase):
 
                 self.assertEqual(status, 201)
 
-    def test_too_large_a_body_is_refused_on_every_path(self):
+    def test_rejects_a_body_over_1_mib_on_every_path(self):
         for size, path, chunked in itertools.product(
             (MEBIBYTE + 1, MEBIBYTE * 3 // 2), ("/api/message", "/api/auth/register", "/api/nothing"), (False, True)
         ):
@@ -133,30 +137,30 @@ class BodyTests(ServiceTestCase):
                     connection, "POST", path, iter([body]) if chunked else body, headers={"Origin": ORIGIN}
                 )
 
-                self.assert_refused_by_the_application(response, 413, TOO_LARGE)
+                self.assert_application_error(response, 413, TOO_LARGE)
                 self.assertEqual(response[2]["Connection"], "close")
 
-    def test_too_large_a_body_is_not_waited_for(self):
-        response = self.response_to(REGISTER + f"Origin: {ORIGIN}\r\nContent-Length: 1000000000\r\n\r\n{{".encode())
+    def test_rejects_a_body_over_1_mib_before_it_arrives(self):
+        response = self.exchange_raw(REGISTER + f"Origin: {ORIGIN}\r\nContent-Length: 1000000000\r\n\r\n{{".encode())
 
-        self.assert_refused_by_the_application(response, 413, TOO_LARGE)
+        self.assert_application_error(response, 413, TOO_LARGE)
 
-    def test_too_large_a_body_is_never_read_as_a_request(self):
+    def test_never_reads_a_body_over_1_mib_as_a_request(self):
         smuggled = b"GET /api/smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n"
         body = smuggled * (4 * MEBIBYTE // len(smuggled))
 
         for chunked in (False, True):
             with self.subTest(chunked=chunked):
                 try:
-                    answer = self.exchange(self.connect(), "POST", "/api/message", iter([body]) if chunked else body)[:2]
-                except ConnectionError:  # the server may close the connection of a client that goes on sending
-                    answer = 413, TOO_LARGE
+                    response = self.exchange(self.connect(), "POST", "/api/message", iter([body]) if chunked else body)[:2]
+                except ConnectionError:  # the server may close the connection of a client that continues to send
+                    response = 413, TOO_LARGE
 
-                self.assertEqual(answer, (413, TOO_LARGE))
+                self.assertEqual(response, (413, TOO_LARGE))
                 self.assertEqual(self.exchange(self.connect(), "GET", "/healthz")[0], 200)
         self.assertNotIn("/api/smuggled", [line["path"] for line in self.log_lines("requests")])
 
-    def test_incomplete_body_is_refused_and_stores_nothing(self):
+    def test_rejects_an_incomplete_body_and_stores_nothing(self):
         body, origin = self.registration("dave"), f"Origin: {ORIGIN}\r\n".encode()
         sized = REGISTER + origin + b"Content-Length: %d\r\n\r\n" % (len(body) + 1) + body
         chunked = REGISTER + origin + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body) + body + b"\r\n"
@@ -164,30 +168,30 @@ class BodyTests(ServiceTestCase):
 
         for raw in (sized, chunked, nothing):
             with self.subTest(raw=raw[-60:]):
-                response = self.response_to(raw, is_all=True)
+                response = self.exchange_raw(raw, half_close=True)
 
-                self.assert_refused_by_the_application(response, 400, INCOMPLETE)
+                self.assert_application_error(response, 400, INCOMPLETE)
                 self.assertFalse(User.objects.filter(username="dave").exists())
 
-    def test_broken_chunk_is_refused_once(self):
+    def test_rejects_a_malformed_chunk_with_a_single_response(self):
         for chunks in (b"zz\r\n{}\r\n0\r\n\r\n", b"2\r\n{}xx\r\n0\r\n\r\n", b"-2\r\n{}\r\n0\r\n\r\n"):
             with self.subTest(chunks=chunks):
-                response = self.response_to(REGISTER + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+                response = self.exchange_raw(REGISTER + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
 
                 self.assertEqual(response[:2], (400, INCOMPLETE))
         self.assertEqual(self.log_lines("debug"), [])
 
-    def test_bytes_that_are_not_http(self):
+    def test_rejects_bytes_that_are_not_http(self):
         for raw in (
             b"nonsense\r\n\r\n",
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
             REGISTER + b"no colon\r\n\r\n",
         ):
             with self.subTest(raw=raw[:30]):
-                self.assertEqual(self.response_to(raw)[:2], (400, None))
+                self.assertEqual(self.exchange_raw(raw)[:2], (400, None))
         self.assertEqual(self.exchange(self.connect(), "GET", "/healthz")[0], 200)
 
-    def test_connection_goes_on_after_a_refused_request_with_a_body(self):
+    def test_connection_stays_open_after_a_rejected_request_with_a_body(self):
         connection = self.connect()
 
         for number in range(3):
@@ -196,30 +200,30 @@ class BodyTests(ServiceTestCase):
                 self.assertEqual(self.exchange(connection, "POST", "/api/nothing", b"x" * 1_000)[:2], (404, NOT_FOUND))
                 self.assertEqual(self.exchange(connection, "GET", "/healthz")[0], 200)
 
-    def test_client_that_asks_before_it_sends(self):
+    def test_sends_100_continue_to_a_client_that_expects_it(self):
         connection, body = self.connect(), self.registration("dave")
         connection.sock.sendall(REGISTER + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body))
 
-        permission = connection.sock.recv(1_000)
+        interim_response = connection.sock.recv(1_000)
         connection.sock.sendall(body)
         response = connection.sock.recv(1_000)
 
-        self.assertEqual(permission, b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.assertEqual(interim_response, b"HTTP/1.1 100 Continue\r\n\r\n")
         self.assertEqual(response.split(b"\r\n")[0], b"HTTP/1.1 201 Created")
 
-    def test_charset_that_is_not_utf_8_is_ignored(self):
+    def test_ignores_a_charset_that_is_not_utf_8(self):
         for number, charset in enumerate(("hex", "rot13", "idna", "undefined", "nonsense", "utf-16")):
             headers = {"Content-Type": f"application/json; charset={charset}"}
             register = self.connect(), "POST", "/api/auth/register"
 
             with self.subTest(charset=charset):
-                status, answer, _ = self.exchange(*register, self.registration(f"dave{number}"), headers=headers)
-                refused = self.exchange(self.connect(), "POST", "/api/auth/register?a=%41", b"{}", headers=headers)
+                status, content, _ = self.exchange(*register, self.registration(f"dave{number}"), headers=headers)
+                rejected = self.exchange(self.connect(), "POST", "/api/auth/register?a=%41", b"{}", headers=headers)
 
-                self.assertEqual((status, answer["user"]["username"]), (201, f"dave{number}"))
-                self.assertEqual(refused[:2], (400, {"a": ["Unknown parameter."]}))
+                self.assertEqual((status, content["user"]["username"]), (201, f"dave{number}"))
+                self.assertEqual(rejected[:2], (400, {"a": ["Unknown parameter."]}))
 
-    def test_media_type_with_an_encoded_parameter(self):
+    def test_ignores_an_encoded_parameter_of_the_media_type(self):
         for encoding in ("utf-8", "hex", "idna", "nonsense"):
             headers = {"Content-Type": f"application/json; x*={encoding}''%41"}
 
@@ -229,31 +233,31 @@ class BodyTests(ServiceTestCase):
                 self.assertEqual(status, 400)
         self.assertEqual(self.log_lines("debug"), [])
 
-    def test_form_with_a_boundary_is_read(self):
+    def test_ignores_a_charset_of_multipart(self):
         body = b'--x\r\nContent-Disposition: form-data; name="username"\r\n\r\ndave\r\n--x--\r\n'
         headers = {"Content-Type": "multipart/form-data; charset=hex; boundary=x"}
 
-        status, answer, _ = self.exchange(self.connect(), "POST", "/api/auth/register", body, headers=headers)
+        status, content, _ = self.exchange(self.connect(), "POST", "/api/auth/register", body, headers=headers)
 
-        self.assertEqual((status, answer), (400, {"password": ["This field is required."]}))
+        self.assertEqual((status, content), (400, {"password": ["This field is required."]}))
 
 
 class MemoryTests(ServiceTestCase):
-    """A worker has 40 MiB for large bodies and responses, however slow its clients are."""
+    """A worker uses at most 40 MiB for large bodies and responses, even if its clients are slow."""
 
     environment = {"WEB_CONCURRENCY": "1", "CORS_ALLOWED_ORIGINS": ORIGIN}
 
-    def assert_refused_while_many_clients_are_slow(self, slow_request, exchange_large, exchange_small):
-        """`slow_request` is sent by clients that do no more, until `exchange_large` is refused."""
+    def assert_503_while_many_clients_are_slow(self, slow_request, exchange_large, exchange_small):
+        """Assert that clients that only send `slow_request` make `exchange_large` a 503, but not `exchange_small`."""
         slow = []
-        while (refused := exchange_large())[0] != 503:
+        while (response := exchange_large())[0] != 503:
             self.assertLess(len(slow), 80)
             slow.append(self.connect())
-            slow[-1].sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # the system does not read for the client
+            slow[-1].sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # the system buffers no more for the client
             slow[-1].sock.sendall(slow_request)
 
-        self.assert_refused_by_the_application(refused, 503, BUSY)
-        self.assertEqual(refused[2]["Retry-After"], "1")
+        self.assert_application_error(response, 503, BUSY)
+        self.assertEqual(response[2]["Retry-After"], "1")
         self.assertIn(exchange_small()[0], (200, 201))
         for connection in slow:
             connection.close()
@@ -261,17 +265,17 @@ class MemoryTests(ServiceTestCase):
         while exchange_large()[0] == 503:
             self.assertLess(time.monotonic(), deadline)
 
-    def test_large_bodies_that_do_not_fit_are_refused(self):
+    def test_large_bodies_over_the_memory_limit_are_503(self):
         def register(body):
             return self.exchange(self.connect(), "POST", "/api/auth/register", body, headers={"Origin": ORIGIN, **JSON})
 
-        self.assert_refused_while_many_clients_are_slow(
+        self.assert_503_while_many_clients_are_slow(
             REGISTER + b"Content-Length: %d\r\n\r\n{" % MEBIBYTE,
             lambda: register(b"{}".ljust(MEBIBYTE)),
             lambda: register(self.registration("dave")),
         )
 
-    def test_large_responses_that_do_not_fit_are_refused(self):
+    def test_large_responses_over_the_memory_limit_are_503(self):
         for number in range(100):
             Message.objects.create(
                 sender=self.alice,
@@ -291,7 +295,7 @@ class MemoryTests(ServiceTestCase):
                 headers={"Authorization": f"Token {token}", "Origin": ORIGIN},
             )
 
-        self.assert_refused_while_many_clients_are_slow(
+        self.assert_503_while_many_clients_are_slow(
             f"GET /api/message?page_size=100 HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token {token}\r\n\r\n".encode(),
             lambda: page(100),
             lambda: page(1),
@@ -301,53 +305,58 @@ class MemoryTests(ServiceTestCase):
 class HashingTests(ServiceTestCase):
     environment = {"WEB_CONCURRENCY": "1", "CORS_ALLOWED_ORIGINS": ORIGIN}
 
-    def test_requests_that_hash_have_a_thread_of_their_own_and_twenty_places_to_wait(self):
+    def test_hashes_in_a_separate_thread_with_a_queue_of_twenty_requests(self):
         body = self.registration("dave")
         request = REGISTER + f"Origin: {ORIGIN}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
         _, token = issue_token(self.alice)
         clients = [self.connect() for _ in range(25)]
 
         with transaction.atomic():
-            User.objects.create(username="dave")  # the first of them waits for the end of this transaction
+            User.objects.create(username="dave")  # the first request waits for the end of this transaction
             for client in clients:
                 client.sock.sendall(request)
-            refused = []
-            while len(refused) < 4:
+            overloads = []
+            while len(overloads) < 4:
                 readable, _, _ = select.select([client.sock for client in clients], [], [], 20)
-                refused += [client for client in clients if client.sock in readable and client not in refused]
-            others, _, _ = self.exchange(
+                overloads += [client for client in clients if client.sock in readable and client not in overloads]
+            other_status, _, _ = self.exchange(
                 self.connect(), "GET", "/api/auth/user", headers={"Authorization": f"Token {token}"}
             )
-            self.assertEqual(select.select([client.sock for client in clients if client not in refused], [], [], 0.2)[0], [])
-        statuses = sorted(self.read(client)[0] for client in clients if client not in refused)
+            self.assertEqual(
+                select.select([client.sock for client in clients if client not in overloads], [], [], 0.2)[0], []
+            )
+        statuses = sorted(self.read(client)[0] for client in clients if client not in overloads)
 
-        self.assertEqual((len(refused), others, statuses), (4, 200, [400] * 21))
-        for client in refused:
+        self.assertEqual((len(overloads), other_status, statuses), (4, 200, [400] * 21))
+        for client in overloads:
             response = self.read(client)
-            self.assert_refused_by_the_application(response, 503, BUSY)
+            self.assert_application_error(response, 503, BUSY)
             self.assertEqual(response[2]["Retry-After"], "1")
 
     def read(self, connection):
+        """Return status, JSON and headers of the next response to a POST request."""
         response = http.client.HTTPResponse(connection.sock, method="POST")
         response.begin()
         return response.status, json.loads(response.read()), response.headers
 
 
 class SlowClientTests(ServiceTestCase):
-    MANY = 40  # more than all workers have threads
+    MANY = 40  # more than the threads of all workers
 
     def assert_others_are_served(self):
+        """Assert that another client gets a response."""
         self.assertEqual(self.exchange(self.connect(), "GET", "/readyz")[0], 200)
 
     def request(self):
+        """Return the bytes of a request that sends a message."""
         body = json.dumps({"receiver": "bob", "content": "hi"}).encode()
         _, token = issue_token(self.alice)
         head = "POST /api/message HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         return f"{head}Authorization: Token {token}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
-    def test_requests_that_come_in_pieces_keep_nobody_waiting(self):
+    def test_slow_requests_do_not_delay_other_clients(self):
         request = self.request()
-        for name, cut in {"in the line": 7, "in the head": 60, "in the body": len(request) - 3}.items():
+        for name, cut in {"request line": 7, "headers": 60, "body": len(request) - 3}.items():
             with self.subTest(name):
                 before = Message.objects.count()
                 slow = [self.connect() for _ in range(self.MANY)]
@@ -359,11 +368,11 @@ class SlowClientTests(ServiceTestCase):
                 self.assertEqual(Message.objects.count(), before)
                 for connection in slow:
                     connection.sock.sendall(request[cut:])
-                answers = [connection.sock.recv(100).split(b"\r\n")[0] for connection in slow]
-                self.assertEqual(answers, [b"HTTP/1.1 201 Created"] * self.MANY)
+                status_lines = [connection.sock.recv(100).split(b"\r\n")[0] for connection in slow]
+                self.assertEqual(status_lines, [b"HTTP/1.1 201 Created"] * self.MANY)
                 self.assertEqual(Message.objects.count(), before + self.MANY)
 
-    def test_answers_that_nobody_takes_keep_nobody_waiting(self):
+    def test_unread_responses_do_not_delay_other_clients(self):
         for number in range(100):
             Message.objects.create(
                 sender=self.alice, receiver=self.bob, content="x" * 10_000, sender_place=number, receiver_place=number
@@ -374,28 +383,28 @@ class SlowClientTests(ServiceTestCase):
         slow = [self.connect() for _ in range(self.MANY)]
 
         for connection in slow:
-            connection.sock.sendall(page.encode() * 20)  # some 20 MB, more than the system keeps for a connection
-        self.wait_until_no_more_is_answered()
+            connection.sock.sendall(page.encode() * 20)  # about 20 MB, more than the system buffers for a connection
+        self.wait_until_buffers_are_full()
 
         self.assert_others_are_served()
 
         self.assertTrue(slow[0].sock.recv(100).startswith(b"HTTP/1.1 200 OK"))
 
-    def wait_until_no_more_is_answered(self):
-        """The system then holds all that it does for clients who read nothing."""
-        answered, before = 0, -1
-        while answered != before:
+    def wait_until_buffers_are_full(self):
+        """Wait until no more requests are logged: clients read nothing, so the system cannot buffer more responses."""
+        count, before = 0, -1
+        while count != before:
             time.sleep(0.5)
-            answered, before = len(self.log_lines("requests")), answered
+            count, before = len(self.log_lines("requests")), count
 
-    def test_connections_on_which_nothing_comes_keep_nobody_waiting(self):
+    def test_idle_connections_do_not_delay_other_clients(self):
         for _ in range(self.MANY):
             self.connect()
 
         self.assert_others_are_served()
 
 
-class AnswerTests(ServiceTestCase):
+class ResponseTests(ServiceTestCase):
     def test_head_has_the_headers_of_get_and_no_body(self):
         connection = self.connect()
         _, token = issue_token(self.alice)
@@ -412,18 +421,18 @@ class AnswerTests(ServiceTestCase):
                 self.assertEqual((head.status, head.read()), (200, b""))
                 self.assertEqual(head.headers["Content-Length"], get.headers["Content-Length"])
 
-    def test_answer_without_content_leaves_the_connection_good(self):
+    def test_connection_stays_open_after_a_response_without_content(self):
         connection = self.connect()
         _, token = issue_token(self.alice)
 
-        status, answer, _ = self.exchange(
+        status, content, _ = self.exchange(
             connection, "POST", "/api/auth/logout", headers={"Authorization": f"Token {token}"}
         )
 
-        self.assertEqual((status, answer), (204, None))
+        self.assertEqual((status, content), (204, None))
         self.assertEqual(self.exchange(connection, "GET", "/healthz")[0], 200)
 
-    def test_request_id_and_path_come_through_the_server(self):
+    def test_server_passes_on_request_id_and_path(self):
         self.exchange(self.connect(), "GET", "/api/a%0Ab%00%22?c=d", headers={"X-Request-ID": "the-id"})
 
         [line] = self.log_lines("requests")
@@ -432,13 +441,13 @@ class AnswerTests(ServiceTestCase):
             ("the-id", '/api/a\nb\x00"', 404, "127.0.0.1"),
         )
 
-    def test_foreign_host_is_refused(self):
-        status, refusal, headers = self.exchange(self.connect(), "GET", "/api/message", headers={"Host": "evil.example"})
+    def test_rejects_a_host_that_is_not_allowed(self):
+        status, error, headers = self.exchange(self.connect(), "GET", "/api/message", headers={"Host": "evil.example"})
 
-        self.assertEqual((status, [*refusal]), (400, ["detail"]))
+        self.assertEqual((status, [*error]), (400, ["detail"]))
         self.assertIn("X-Request-ID", headers)
 
-    def test_admin_leads_to_its_log_in_and_has_its_files(self):
+    def test_admin_redirects_to_its_login_and_has_its_static_files(self):
         connection = self.connect()
         expected = (
             ("/admin", 302, "/admin/"),
@@ -459,7 +468,7 @@ class AnswerTests(ServiceTestCase):
         self.assertEqual(response.headers["Content-Type"], 'text/css; charset="utf-8"')
         self.assertEqual([line["path"] for line in self.log_lines("requests")], [path for path, *_ in expected])
 
-    def test_requests_sent_together_are_answered_in_order(self):
+    def test_pipelined_requests_get_responses_in_order(self):
         connection = self.connect()
         heads = (f"GET {path} HTTP/1.1\r\nHost: localhost\r\n" for path in ("/healthz", "/api/nothing", "/healthz"))
         connection.sock.sendall(("\r\n".join(heads) + "Connection: close\r\n\r\n").encode())
@@ -468,31 +477,32 @@ class AnswerTests(ServiceTestCase):
 
         self.assertEqual(re.findall(rb"HTTP/1.1 (\d+)", responses), [b"200", b"404", b"200"])
 
-    def test_http_1_0_without_a_host(self):
-        status, answer, _ = self.response_to(b"GET /healthz HTTP/1.0\r\n\r\n")
+    def test_accepts_http_1_0_without_a_host(self):
+        status, content, _ = self.exchange_raw(b"GET /healthz HTTP/1.0\r\n\r\n")
 
-        self.assertEqual((status, answer), (200, {"status": "ok"}))
+        self.assertEqual((status, content), (200, {"status": "ok"}))
 
-    def test_header_with_an_underscore_does_not_pass_for_another(self):
+    def test_ignores_a_header_with_an_underscore(self):
         connection = self.connect()
 
-        named = self.exchange(connection, "GET", "/healthz", headers={"X-Request-ID": "mine"})[2]["X-Request-ID"]
-        forged = self.exchange(connection, "GET", "/healthz", headers={"X_Request_ID": "mine"})[2]["X-Request-ID"]
+        with_hyphen = self.exchange(connection, "GET", "/healthz", headers={"X-Request-ID": "mine"})[2]["X-Request-ID"]
+        with_underscore = self.exchange(connection, "GET", "/healthz", headers={"X_Request_ID": "mine"})[2]["X-Request-ID"]
 
-        self.assertEqual(named, "mine")
-        self.assertRegex(forged, "^[0-9a-f]{32}$")
+        self.assertEqual(with_hyphen, "mine")
+        self.assertRegex(with_underscore, "^[0-9a-f]{32}$")
 
-    def test_repeated_header_counts_as_a_whole(self):
+    def test_repeated_request_id_is_replaced_by_a_new_id(self):
         raw = b"GET /healthz HTTP/1.0\r\nX-Request-ID: mine\r\nX-Request-ID: yours\r\n\r\n"
 
-        self.assertRegex(self.response_to(raw)[2]["X-Request-ID"], "^[0-9a-f]{32}$")
+        self.assertRegex(self.exchange_raw(raw)[2]["X-Request-ID"], "^[0-9a-f]{32}$")
 
-    def test_path_that_is_not_utf_8(self):
+    def test_path_that_is_not_utf_8_is_not_found(self):
         self.assertEqual(self.exchange(self.connect(), "GET", "/api/%FF%FE")[:2], (404, NOT_FOUND))
 
 
 class ProcessTests(ServiceTestCase):
     def start_another(self, **environment):
+        """Start another service with the settings of the first, wait for its end, and return its output."""
         return subprocess.run(
             [sys.executable, "-m", "config.server"],
             cwd=settings.BASE_DIR,
@@ -502,13 +512,15 @@ class ProcessTests(ServiceTestCase):
             timeout=60,
         )
 
-    def separate_service(self, output=None, **environment):
+    def start_service(self, output=None, **environment):
+        """Start a service of this test only."""
         service = Service(Path(self.enterContext(tempfile.TemporaryDirectory())), output=output, **environment)
         service.start()
         self.addCleanup(service.kill)
         return service
 
     def workers(self, service):
+        """Return the ids of the worker processes."""
         return Path(f"/proc/{service.process.pid}/task/{service.process.pid}/children").read_text().split()
 
     def assert_ready_within_5_seconds(self, service):
@@ -520,7 +532,7 @@ class ProcessTests(ServiceTestCase):
             except OSError:
                 self.assertLess(time.monotonic(), deadline)
 
-    def test_used_port_prevents_the_start_with_a_line_that_names_its_processes(self):
+    def test_used_port_prevents_startup_with_a_line_that_names_its_processes(self):
         second = self.start_another()
 
         self.assertNotEqual(second.returncode, 0)
@@ -530,8 +542,8 @@ class ProcessTests(ServiceTestCase):
             self.assertIn(f"process {worker}: ", second.stderr)
         self.assertEqual(self.service.request("GET", "/healthz")[0], 200)
 
-    def test_workers_that_outlive_their_main_process_are_named_at_the_next_start(self):
-        service = self.separate_service()
+    def test_startup_error_names_workers_that_outlive_their_main_process(self):
+        service = self.start_service()
         [worker, *_] = self.workers(service)
         os.kill(service.process.pid, signal.SIGKILL)
         service.process.wait()
@@ -542,7 +554,7 @@ class ProcessTests(ServiceTestCase):
         self.assertRegex(second.stderr, rf"\APORT: [^\n]+process {worker}: [^\n]+\n\Z")
 
     def test_killed_worker_is_replaced(self):
-        service = self.separate_service(WEB_CONCURRENCY="1")
+        service = self.start_service(WEB_CONCURRENCY="1")
         [worker] = self.workers(service)
 
         os.kill(int(worker), signal.SIGKILL)
@@ -550,9 +562,9 @@ class ProcessTests(ServiceTestCase):
         self.assert_ready_within_5_seconds(service)
         self.assertNotEqual(self.workers(service), [worker])
 
-    def test_service_ends_and_says_why_when_its_workers_keep_dying(self):
+    def test_service_stops_with_an_error_if_its_workers_keep_crashing(self):
         output = self.enterContext(tempfile.TemporaryFile("w+"))
-        service = self.separate_service(output, WEB_CONCURRENCY="1")
+        service = self.start_service(output, WEB_CONCURRENCY="1")
         while service.process.poll() is None:
             for worker in self.workers(service):
                 os.kill(int(worker), signal.SIGKILL)
@@ -562,35 +574,35 @@ class ProcessTests(ServiceTestCase):
         output.seek(0)
         self.assertEqual(output.read().splitlines()[-1], "Worker crash loop detected, exiting")
 
-    def test_sigterm_lets_requests_in_flight_end(self):
+    def test_sigterm_completes_requests_in_flight(self):
         _, token = issue_token(self.alice)
         body = json.dumps({"receiver": "bob", "content": "hi"}).encode()
         head = (
             f"POST /api/message HTTP/1.1\r\nHost: localhost\r\nAuthorization: Token {token}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
         )
-        service = self.separate_service()
+        service = self.start_service()
         connections = [self.connect(service) for _ in range(10)]
         for connection in connections:
             connection.sock.sendall(head.encode())
-            self.assertEqual(connection.sock.recv(65_536), b"HTTP/1.1 100 Continue\r\n\r\n")  # it is in flight
+            self.assertEqual(connection.sock.recv(65_536), b"HTTP/1.1 100 Continue\r\n\r\n")  # the request is in flight
             connection.sock.sendall(body[:5])
         service.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
 
         for connection in connections:
             connection.sock.sendall(body[5:])
-        answers = [b"".join(iter(lambda sock=connection.sock: sock.recv(65_536), b"")) for connection in connections]
+        responses = [b"".join(iter(lambda sock=connection.sock: sock.recv(65_536), b"")) for connection in connections]
         service.process.wait(timeout=30)
 
-        self.assertEqual({answer.split(b"\r\n")[0] for answer in answers}, {b"HTTP/1.1 201 Created"})
+        self.assertEqual({response.split(b"\r\n")[0] for response in responses}, {b"HTTP/1.1 201 Created"})
         self.assertEqual(Message.objects.count(), 10)
         self.assertEqual(service.process.returncode, 0)
 
     def test_signals_that_interrupt_each_other_stop_the_service(self):
         for stop in (signal.SIGTERM, signal.SIGINT):
             with self.subTest(stop.name):
-                service = self.separate_service(WEB_CONCURRENCY="1", METRICS=f"127.0.0.1:{free_port()}")
+                service = self.start_service(WEB_CONCURRENCY="1", METRICS=f"127.0.0.1:{free_port()}")
 
                 for _ in range(500):
                     service.process.send_signal(stop)
@@ -598,7 +610,7 @@ class ProcessTests(ServiceTestCase):
                 self.assertEqual(service.process.wait(timeout=30), 0)
 
     def test_sighups_that_interrupt_each_other_replace_the_workers(self):
-        service = self.separate_service(WEB_CONCURRENCY="1")
+        service = self.start_service(WEB_CONCURRENCY="1")
         [worker] = self.workers(service)
 
         for _ in range(500):
@@ -613,8 +625,8 @@ class ProcessTests(ServiceTestCase):
 
 class BannerTests(ConcurrentTestCase):
     @contextmanager
-    def started(self, **environment):
-        """The service, and the lines that it printed at its start."""
+    def start_server(self, **environment):
+        """Start the server, and yield its Service and the lines that it prints at its start."""
         service = Service(self.log_folder, **environment)
         with subprocess.Popen(
             [sys.executable, "-m", "config.server"],
@@ -625,21 +637,21 @@ class BannerTests(ConcurrentTestCase):
         ) as process:
             lines = [process.stdout.readline().strip() for _ in range(5)]
             yield service, lines
-            process.terminate()  # most often while its workers are starting
+            process.terminate()  # usually while its workers are starting
             terminated = time.monotonic()
             lines += process.stdout.read().splitlines()
             self.assertLess(time.monotonic() - terminated, 25)  # a worker that misses the signal is killed after 30
         self.assertEqual(process.returncode, 0)
 
-    def test_docs_come_first_then_where_the_logs_are_and_how_to_stop(self):
-        with self.started() as (service, lines):
+    def test_names_the_docs_first_then_the_logs_and_how_to_stop(self):
+        with self.start_server() as (service, lines):
             pass
 
         self.assertEqual([line.split()[0] for line in lines], ["Docs", "API", "Admin", "Logs", "Stop"])
         self.assertEqual(lines[0].split(), ["Docs", f"{service.url}/api/docs"])
         self.assertIn(str(service.log_folder), lines[3])
 
-    def test_standard_output_has_nothing_but_log_lines_if_they_go_there(self):
+    def test_standard_output_has_only_log_lines_if_logs_are_written_to_it(self):
         service = Service(self.log_folder, LOG_DIR="-", WEB_CONCURRENCY="1")
         with subprocess.Popen(
             [sys.executable, "-m", "config.server"],
@@ -653,19 +665,20 @@ class BannerTests(ConcurrentTestCase):
             self.request_until_it_succeeds(service, "/healthz")
             worker = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
             os.kill(int(worker), signal.SIGKILL)
-            reported = process.stderr.readline()
+            report = process.stderr.readline()
             self.request_until_it_succeeds(service, "/readyz")
             process.terminate()
             lines = [json.loads(line) for line in process.stdout]
 
         self.assertEqual(process.returncode, 0)
         self.assertEqual(banner, ["Docs", "API", "Admin", "Logs", "Stop"])
-        self.assertEqual(reported, "Unexpected exit from worker-1\n")
+        self.assertEqual(report, "Unexpected exit from worker-1\n")
         self.assertEqual(
             [(line["log"], line["path"]) for line in lines], [("requests", "/healthz"), ("requests", "/readyz")]
         )
 
     def request_until_it_succeeds(self, service, path):
+        """Repeat the request while the server cannot be reached. Assert that it then succeeds."""
         deadline = time.monotonic() + 30
         while True:
             try:
@@ -680,7 +693,7 @@ class BannerTests(ConcurrentTestCase):
             {"HOST": "127.0.0.1", "ALLOWED_HOSTS": "localhost"},
             {"HOST": "::", "ALLOWED_HOSTS": "[::1]"},
         ):
-            with self.subTest(environment), self.started(**environment) as (_, lines):
+            with self.subTest(environment), self.start_server(**environment) as (_, lines):
                 link = lines[0].split()[1]
                 deadline = time.monotonic() + 20
                 while True:
@@ -692,12 +705,12 @@ class BannerTests(ConcurrentTestCase):
                         self.assertNotIsInstance(error, urllib.error.HTTPError)
                         self.assertLess(time.monotonic(), deadline)
 
-    def test_paths_are_printed_where_no_link_works(self):
+    def test_prints_paths_if_links_do_not_work_from_this_machine(self):
         for environment, word in (
             ({"ALLOWED_HOSTS": "example.com"}, "ALLOWED_HOSTS"),
             ({"HTTPS": "on", "TRUSTED_PROXIES": "1"}, "HTTPS"),
         ):
-            with self.subTest(environment), self.started(**environment) as (_, lines):
+            with self.subTest(environment), self.start_server(**environment) as (_, lines):
                 pass
 
             self.assertEqual(lines[0].split(), ["Docs", "/api/docs"])

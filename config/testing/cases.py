@@ -30,7 +30,7 @@ from accounts.models import user_named
 PASSWORD = "a long secret"
 USERNAMES = ("alice", "bob", "carol")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
-UNITTESTS_OWN = ("_outcome", "_subtest")  # they hold the case itself
+UNITTESTS_OWN = ("_outcome", "_subtest")  # attributes with references to the test case
 LOGS = ("requests", "activity", "debug")
 
 
@@ -49,7 +49,7 @@ class CheckingClient(APIClient):
 
 @cache
 def listed_messages() -> re.Pattern:
-    """Matches the error messages that docs/api.md lists: the first column of its tables of them."""
+    """Return a pattern for the error messages that docs/api.md lists in the first column of its tables."""
     texts = re.findall("^\\| `(.+?)` \\|", (settings.BASE_DIR / "docs" / "api.md").read_text(), re.MULTILINE)
     return re.compile("|".join(".+".join(map(re.escape, text.split("…"))) for text in texts))
 
@@ -90,10 +90,12 @@ class ApiTestMixin:
         return [(line["event"], line["who"], line["whom"]) for line in self.log_lines("activity")]
 
     def assertTime(self, value: str) -> None:
+        """Assert that the value is a time in the format of the API."""
         self.assertRegex(value, f"^{TIME.pattern}$")
 
 
 def with_token(token: str, scheme: str = "Token") -> APIClient:
+    """Return a client that sends the token."""
     return CheckingClient(headers={"authorization": f"{scheme} {token}"})
 
 
@@ -117,10 +119,13 @@ def make_user(username: str) -> User:
 
 @cache
 def _password_hash() -> str:
+    """Return the hash of PASSWORD."""
     return make_password(PASSWORD)
 
 
 class ApiTestCase(ApiTestMixin, APITestCase):
+    """The usual test case, which rolls back its changes of the database."""
+
     @classmethod
     def setUpTestData(cls):
         cls.alice, cls.bob, cls.carol = map(make_user, USERNAMES)
@@ -139,11 +144,13 @@ class AdminTestCase(ApiTestCase):
         self.admin = self.log_in_to_admin("operator")
 
     def log_in_to_admin(self, username: str) -> Client:
+        """Return a client that has sent the login form of the admin."""
         client = Client()
         client.post("/admin/login/", {"username": username, "password": PASSWORD})
         return client
 
     def page(self, path: str) -> str:
+        """Return the HTML of a page, which must be a 200."""
         response = self.admin.get(path)
         self.assertEqual(response.status_code, 200, path)
         return response.content.decode()

@@ -1,3 +1,5 @@
+"""The runner of `manage.py test`."""
+
 import sys
 from pathlib import Path
 

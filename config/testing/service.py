@@ -66,9 +66,10 @@ class Service:
                 time.sleep(0.1)
         if self.process.poll() is None:
             self.kill()
-        raise TimeoutError("The service ended at once, or did not start within 30 seconds.")
+        raise TimeoutError("The service ended immediately, or did not start within 30 seconds.")
 
     def stop(self) -> None:
+        """Stop the service as SIGTERM does, and wait until its main process has ended."""
         self.process.terminate()
         self.process.wait(timeout=40)
 
@@ -85,6 +86,7 @@ class Service:
 
 @contextmanager
 def run_service(log_folder: Path, *, output: IO | None = None, **environment: str) -> Iterator[Service]:
+    """Run the service in the block, with the arguments of `Service`."""
     service = Service(log_folder, output=output, **environment)
     service.start()
     try:
