@@ -611,7 +611,7 @@ class SecurityDocumentTests(ApiTestCase):
 
     def test_names_existing_tests_and_proofs(self):
         text = self.DOCUMENT.read_text()
-        tests = set(re.findall(r"`((?:accounts|blocking|config|messageservice)\.test\w*\.\w+(?:\.\w+)?)`", text))
+        tests = set(re.findall(r"`((?:accounts|blocking|config|messageservice)\.(?:\w+\.)*test\w*\.\w+(?:\.\w+)?)`", text))
         files = set(re.findall(r"`((?:accounts|benchmarks|blocking|config|docs|messageservice)/[\w/.]+)`", text))
 
         self.assertGreater(len(tests), 30)
