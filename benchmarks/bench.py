@@ -81,7 +81,7 @@ def workloads(service: Service) -> dict[str, Workload]:
 
 
 # What requests cost: milliseconds of CPU each ("cpu"), of which the database's ("database"), bytes of WAL each, without the
-# page images that follow a checkpoint ("wal"); how many were answered ("per_second"), and in how many milliseconds ("p99").
+# page images that follow a checkpoint ("wal"); the responses per second ("per_second"), 99 % of them within "p99" ms.
 Sample = dict[str, float]
 Results = dict[str, dict[str, dict[int, Sample]]]  # by workload, service and round
 

@@ -153,18 +153,18 @@ class ParallelBlockTests(ConcurrentTestCase):
 
     def test_holds_from_its_response_on(self):
         alice, clients = self.as_user(self.alice), [self.as_user(self.bob) for _ in range(4)]
-        answered = Event()
+        responded = Event()
 
         def block():
             try:
                 return alice.post("/api/block", {"blocked": "bob"}).status_code
             finally:
-                answered.set()
+                responded.set()
 
         def write_until_after_the_response(client):
             begins_after = False
             while not begins_after:
-                begins_after = answered.is_set()
+                begins_after = responded.is_set()
                 status = client.post("/api/message", {"receiver": "alice", "content": "hi"}).status_code
             return status
 

@@ -49,8 +49,8 @@ class MessageTests(AdminTestCase):
         message = self.send(self.alice, self.bob, "before")
 
         self.assertEqual(self.admin.get(f"{LIST}add/").status_code, 403)
-        for deed in ("change", "delete"):
-            response = self.admin.post(f"{LIST}{message.pk}/{deed}/", {"content": "after", "post": "yes"})
+        for action in ("change", "delete"):
+            response = self.admin.post(f"{LIST}{message.pk}/{action}/", {"content": "after", "post": "yes"})
             self.assertEqual(response.status_code, 403)
         self.admin.post(LIST, {"action": "delete_selected", "_selected_action": [message.pk], "post": "yes"})
         self.assertEqual(Message.objects.get().content, "before")

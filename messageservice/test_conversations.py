@@ -754,7 +754,7 @@ class ParallelReadTests(ReadAssertions, ConcurrentTestCase):
             return statuses
 
         with run_service(self.log_folder) as service:
-            answers = self.in_parallel(
+            statuses = self.in_parallel(
                 *[
                     lambda action=action, ends=ends: action(*ends)
                     for action in (send, read)
@@ -763,7 +763,7 @@ class ParallelReadTests(ReadAssertions, ConcurrentTestCase):
                 ]
             )
 
-        self.assertEqual(answers, [{201}] * 6 + [{200}] * 6)
+        self.assertEqual(statuses, [{201}] * 6 + [{200}] * 6)
         self.assertEqual(Message.objects.count(), 61)
         self.assertEqual(self.log_lines("debug"), [])
         self.assert_counters_agree()

@@ -62,12 +62,12 @@ class RetryTests(ConcurrentTestCase):
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
-                status, answer = service.request("POST", "/api/message", body, self.token, **{"Idempotency-Key": key})
+                status, message = service.request("POST", "/api/message", body, self.token, **{"Idempotency-Key": key})
             except (OSError, HTTPException, ValueError):  # no service, or killed in the middle of a response
                 time.sleep(0.05)
                 continue
             if status == 201:
-                return answer["id"]
+                return message["id"]
             self.assertEqual(status, 503)
         raise TimeoutError(f"No response for {key} within a minute.")
 

@@ -144,12 +144,12 @@ class IdempotencyTests(IdempotencyAssertions, ApiTestCase):
 
     def test_a_blocked_message_does_not_use_up_the_key(self):
         block = Block.objects.create(blocker=self.bob, blocked=self.alice)
-        refused = [self.send(self.client, "key") for _ in range(2)]
+        rejected = [self.send(self.client, "key") for _ in range(2)]
         block.delete()
 
         response = self.send(self.client, "key", content="ho")
 
-        self.assertEqual([response.status_code for response in refused], [403, 403])
+        self.assertEqual([response.status_code for response in rejected], [403, 403])
         self.assertEqual((response.status_code, response.json()["content"]), (201, "ho"))
         self.assertNotIn("Idempotency-Replayed", response)
         self.assertEqual(self.events(), [("Blocked Message", "alice", "bob")] * 2 + [SENT])
@@ -157,12 +157,12 @@ class IdempotencyTests(IdempotencyAssertions, ApiTestCase):
     def test_a_message_over_the_limit_does_not_use_up_the_key(self):
         with override_settings(LIMIT_SEND=Limit(1, 60)):
             self.send(self.client, None)
-            refused = self.send(self.client, "key")
+            rejected = self.send(self.client, "key")
 
         response = self.send(self.client, "key")
 
-        self.assertEqual(refused.status_code, 429)
-        self.assertIn("Retry-After", refused)
+        self.assertEqual(rejected.status_code, 429)
+        self.assertIn("Retry-After", rejected)
         self.assertEqual(response.status_code, 201)
         self.assertNotIn("Idempotency-Replayed", response)
 

@@ -59,8 +59,8 @@ class SendLimitTests(LimitTestCase):
 
     def test_does_not_count_a_rejected_message(self):
         Block.objects.create(blocker=self.carol, blocked=self.alice)
-        refused = (("carol", "hello", 403), ("nobody", "hello", 400), ("bob", " ", 400), ("bob", "x" * 10_001, 400))
-        for receiver, content, status in refused * 2:
+        rejected = (("carol", "hello", 403), ("nobody", "hello", 400), ("bob", " ", 400), ("bob", "x" * 10_001, 400))
+        for receiver, content, status in rejected * 2:
             with self.subTest(receiver, content=content[:5]):
                 self.assertEqual(self.send(receiver, content).status_code, status)
 

@@ -257,7 +257,7 @@ class SendTests(MessageAssertions, ApiTestCase):
             client.post(f"/api/message?{secret}={token}", body),
             client.get(f"/api/message/sent?receiver={secret}&date={token}"),
         ]
-        Mailbox.objects.update(total=0)  # the next message wants a place that is taken, which the database refuses
+        Mailbox.objects.update(total=0)  # the next message wants a place that is taken, which a constraint forbids
         with self.assertLogs("django.request", "ERROR"):
             broken = client.post("/api/message", body)
 
@@ -793,7 +793,7 @@ class SendInManyProcessesTests(MessageAssertions, ConcurrentTestCase):
         body = {"receiver": "bob", "content": "hi"}
 
         with run_service(self.log_folder) as service:
-            answers = self.in_parallel(
+            all_responses = self.in_parallel(
                 *[
                     lambda token=tokens[name]: [service.request("POST", "/api/message", body, token) for _ in range(5)]
                     for name in names
@@ -804,12 +804,12 @@ class SendInManyProcessesTests(MessageAssertions, ConcurrentTestCase):
                 for name, path in (("bob", "received"), *((name, "sent") for name in names))
             }
 
-        stored_messages = [message for answer in answers for _, message in answer]
-        self.assertEqual([status for answer in answers for status, _ in answer], [201] * 40)
+        stored_messages = [message for responses in all_responses for _, message in responses]
+        self.assertEqual([status for responses in all_responses for status, _ in responses], [201] * 40)
         self.assertEqual(lists["bob"]["count"], 40)
         self.assertEqual(lists["bob"]["results"], sorted(stored_messages, key=lambda message: -message["id"]))
-        for name, answer in zip(names, answers, strict=True):
-            self.assertEqual(lists[name]["results"], [message for _, message in answer][::-1])
+        for name, responses in zip(names, all_responses, strict=True):
+            self.assertEqual(lists[name]["results"], [message for _, message in responses][::-1])
         self.assertCountEqual(self.events(), [("Successful Message", name, "bob") for name in names] * 5)
         self.assert_counters_agree()
 

@@ -2,7 +2,7 @@ from django.db import migrations
 
 
 class Migration(migrations.Migration):
-    """No two names that differ in letter case alone, whoever makes the account and however many at once."""
+    """No two names that differ in letter case alone, also if several accounts are created at the same time."""
 
     dependencies = [("auth", "0012_alter_user_first_name_max_length")]
 

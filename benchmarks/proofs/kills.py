@@ -77,12 +77,12 @@ class Proof:
         status = self.node.process.wait(timeout=60)
         ended = time.monotonic() - signalled
         waiting = [request for request in self.load.requests(signalled) if request.began < signalled]
-        answered = sum(request.outcome == 201 for request in waiting)
+        stored = sum(request.outcome == 201 for request in waiting)
         self.start()
         check(
-            f"SIGTERM: {answered} of {len(waiting)} requests in flight got their 201; the service ended with {status} after "
+            f"SIGTERM: {stored} of {len(waiting)} requests in flight got their 201; the service ended with {status} after "
             f"{ended:.1f} s",
-            answered == len(waiting) == CLIENTS,
+            stored == len(waiting) == CLIENTS,
             status == 0,
         )
 

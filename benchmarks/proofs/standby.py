@@ -1,4 +1,4 @@
-"""Shows that a node on a hot standby answers every read, and 503 to the rest, until the standby is promoted.
+"""Shows that a node on a hot standby responds to every read, and with 503 to the rest, until the standby is promoted.
 
 One node has the primary of two PostgreSQL servers as its database, another one the standby. Every operation of the schema is
 tried on the second node. Then how often it shows what is no longer true. At the end the primary is killed and the standby

@@ -34,7 +34,7 @@ assert.deepEqual(news.data?.results, [stillThere]);
 
 const block = await asBob.POST("/api/block", { body: { blocked: alice } });
 assert.equal(block.data?.blocked, alice);
-const refused = await asAlice.POST("/api/message", { body: { receiver: bob, content: "Bob?" } });
-assert.equal(refused.response.status, 403);
-assert(refused.error && typeof refused.error.detail === "string");
-console.log(`${bob} got "${stillThere.content}"; then ${alice} got a 403: ${refused.error.detail}`);
+const rejected = await asAlice.POST("/api/message", { body: { receiver: bob, content: "Bob?" } });
+assert.equal(rejected.response.status, 403);
+assert(rejected.error && typeof rejected.error.detail === "string");
+console.log(`${bob} got "${stillThere.content}"; then ${alice} got a 403: ${rejected.error.detail}`);

@@ -48,7 +48,7 @@ assert isinstance(page, PaginatedMessageList), page
 assert page.results == [still_there]
 
 assert isinstance(block_user.sync(client=as_bob, body=BlockRequest(alice)), Block)
-refusal = send_message.sync_detailed(client=as_alice, body=SendRequest(bob, "Bob?"))
-assert refusal.status_code == HTTPStatus.FORBIDDEN
-assert isinstance(refusal.parsed, Detail), refusal
-print(f"{bob} got {still_there.content!r}; then {alice} got a 403: {refusal.parsed.detail}")
+rejection = send_message.sync_detailed(client=as_alice, body=SendRequest(bob, "Bob?"))
+assert rejection.status_code == HTTPStatus.FORBIDDEN
+assert isinstance(rejection.parsed, Detail), rejection
+print(f"{bob} got {still_there.content!r}; then {alice} got a 403: {rejection.parsed.detail}")

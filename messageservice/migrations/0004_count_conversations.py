@@ -1,6 +1,6 @@
 from django.db import migrations, transaction
 
-BATCH = 1000  # mailboxes, in which nobody can write meanwhile
+BATCH = 1000  # mailboxes that are locked at the same time
 COUNT = """
     UPDATE messageservice_mailbox SET conversations =
         (SELECT count(*) FROM messageservice_conversation WHERE owner_id = user_id)
