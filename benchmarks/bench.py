@@ -205,7 +205,7 @@ def report(results: Results, chosen: dict[str, Workload], server: Server, option
 Measured by `make bench` on {datetime.now(UTC):%Y-%m-%d}, on {WORKERS} cores of {processor.partition(": ")[2]}
 that also ran the load and the database, with Python {platform.python_version()}
 and PostgreSQL {server.execute("SHOW server_version")}.
-Each workload has {options.rounds} rounds of {options.seconds} seconds, for other services than this one three of them.
+Each workload has {options.rounds} rounds of {options.seconds} seconds; other services run only in some of them.
 CPU is that of the application processes and PostgreSQL together. Times depend on the machine: compare ratios.
 
 `6bc8ad4` is this service at that commit. `rival` is FastAPI with SQLAlchemy and asyncpg, `ordinary` is Django REST
