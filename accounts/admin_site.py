@@ -6,11 +6,10 @@ from django.contrib.admin import AdminSite
 from django.contrib.admin.forms import AdminAuthenticationForm, AdminPasswordChangeForm
 from django.contrib.auth.views import PasswordChangeView
 from django.core.exceptions import SuspiciousOperation, ValidationError
-from django.db import transaction
 from django.http import Http404
 from django.urls import reverse
 
-from accounts.actions import lock_account, log_in, revoke_tokens, verify_password
+from accounts.actions import log_in, set_password, verify_password
 from config.log import NOBODY, current_request, record_event
 
 
@@ -33,13 +32,10 @@ class OperatorPasswordForm(AdminPasswordChangeForm):
             raise ValidationError(self.error_messages["password_incorrect"], code="password_incorrect")
         return old_password
 
-    @transaction.atomic
     def save(self, commit=True):
-        lock_account(self.user)
-        user = super().save(commit)
-        record_event("Change Password", who=user.get_username())
-        revoke_tokens(user)
-        return user
+        set_password(self.user, self.cleaned_data["new_password1"])
+        record_event("Change Password", who=self.user.get_username())
+        return self.user
 
 
 class OperatorSite(AdminSite):

@@ -123,7 +123,7 @@ class OwnPasswordTests(AdminTestCase):
         self.assertRedirects(other_session.get("/admin/"), "/admin/login/?next=/admin/")
         self.page("/admin/")
         self.assertEqual(
-            self.events()[-2:], [("Change Password", "operator", "-"), ("Revoke Tokens", "operator", "operator")]
+            self.events()[-2:], [("Revoke Tokens", "operator", "operator"), ("Change Password", "operator", "-")]
         )
 
     def test_changes_nothing_if_tokens_cannot_be_revoked(self):
