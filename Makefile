@@ -30,7 +30,7 @@ format: dev/installed-for-tests  ## format the code, and fix what ruff can fix a
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: bench-setup  ## measure what each request costs, in turn with an older version and three yardsticks; needs wrk
+bench: bench-setup  ## measure what each request costs, next to an older version and three other services; needs wrk
 	@$(BIN)/python -m benchmarks.bench
 
 bench-setup: dev/installed-for-bench $(RIVAL)/installed $(OLD)/dev/installed  ## make what bench needs; needs Debian's postgresql

@@ -21,7 +21,7 @@ END = "--- end of block ---"
 
 
 def examples(text):
-    """The blocks with a curl line: the lines, the expected status and the expected response, both None where not shown."""
+    """Yield the lines of each block with a curl line, and the status and response that it shows, or None."""
     blocks = [*BLOCK.findall(text), ("", "", "")]
     for (language, _, content), (follower, status, response) in pairwise(blocks):
         if language == "sh" and "curl" in content:
@@ -40,7 +40,7 @@ def matches(expected, actual):
 
 
 def run(blocks, home):
-    """What each block prints on standard output and on standard error, all run by one shell."""
+    """Run the blocks in one shell. Return what each prints on standard output and on standard error."""
     mark = f"\nprintf '%s\\n' '{END}'; printf '%s\\n' '{END}' >&2\n"
     (home / ".curlrc").write_text('write-out = "%{stderr}%{http_code}\\n"\n')
     shell = subprocess.run(

@@ -1,6 +1,6 @@
-"""Every case comes as one user, except those that end tokens, change a password or delete an account: each has its own.
+"""One user sends all requests, except those that end tokens, change a password or delete an account: each has its own user.
 
-alice, to whom the schema's examples write, and bob, whom they block, are there from the first case on.
+alice, to whom the schema's examples write, and bob, whom they block, are registered before the first request.
 """
 
 import itertools
@@ -11,7 +11,7 @@ import requests
 import schemathesis
 
 RUN = uuid.uuid4().hex[:8]
-SPENDING = ("log_out", "log_out_everywhere", "change_password", "delete_account")
+NEED_OWN_USER = ("log_out", "log_out_everywhere", "change_password", "delete_account")
 numbers = itertools.count(1)
 
 
@@ -31,7 +31,7 @@ def common_token(url):
 class Users:
     def get(self, case, context):
         url = case.operation.base_url.rstrip("/")
-        if case.operation.definition.raw["operationId"] in SPENDING:
+        if case.operation.definition.raw["operationId"] in NEED_OWN_USER:
             return register(url, f"{RUN}-{next(numbers)}").json()["token"]
         return common_token(url)
 

@@ -173,13 +173,13 @@ def lock_account(user: User) -> None:
         raise PermissionDenied(ACCOUNT_IS_DELETED)
 
 
-def strip_account(user: User) -> bool:
-    """Delete everything about the user except a new, reserved name. This name alone bypasses the rules for names.
+def anonymize_account(user: User) -> bool:
+    """Delete what the account holds about its user, and give it a reserved name. No other name bypasses the rules for names.
 
     Returns False and changes nothing if the account is already deleted, or its password has changed since `user` was read.
     Call it from `messageservice.actions` only, with the user's mailbox locked.
     """
-    stripped = not is_deleted(user) and User.objects.filter(pk=user.pk, password=user.password).update(
+    anonymized = not is_deleted(user) and User.objects.filter(pk=user.pk, password=user.password).update(
         username=f"{RESERVED}{token_hex(6)}",
         password=make_password(None),
         email="",
@@ -190,14 +190,14 @@ def strip_account(user: User) -> bool:
         is_staff=False,
         is_superuser=False,
     )
-    if stripped:
+    if anonymized:
         user.auth_token_set.all().delete()
         user.groups.clear()
         user.user_permissions.clear()
-    return bool(stripped)
+    return bool(anonymized)
 
 
-def rename(user: User, username: str) -> None:
+def rename_user(user: User, username: str) -> None:
     """Give the user another name on behalf of an operator.
 
     Raises ValidationError if the name is invalid or taken, or the account deleted.
@@ -208,7 +208,7 @@ def rename(user: User, username: str) -> None:
         USERNAME.clean(username, user)
     try:
         with transaction.atomic():
-            lock_account(User(pk=user.pk))
+            lock_account(User(pk=user.pk))  # not `user`, which keeps the old name for the log
             User.objects.filter(pk=user.pk).update(username=username)
     except IntegrityError:
         raise ValidationError(NAME_IS_TAKEN) from None

@@ -1,5 +1,4 @@
 import re
-from functools import partial
 from urllib.parse import urlencode
 
 from django.contrib import admin
@@ -27,7 +26,7 @@ AuthToken._meta.verbose_name, AuthToken._meta.verbose_name_plural = "token", "to
 
 
 class StrictParametersMixin:
-    """Rejects parameters that no page of the admin sends, where Django would run any query or fail."""
+    """Rejects parameters that no page of the admin sends. Django would run any query with them, or fail."""
 
     def lookup_allowed(self, lookup, value, request=None):
         """Allow the filters that the list shows. Other filters could reveal a digest letter by letter, or scan a table."""
@@ -107,12 +106,12 @@ class AccountAdmin(StrictParametersMixin, UserAdmin):
 
     @staticmethod
     def may_act_on(operator, user):
-        """Only superusers act on the accounts of other staff."""
+        """Return whether the operator may change the user's account. Only superusers may change those of other staff."""
         is_staff = user is not None and (user.is_staff or user.is_superuser)
         return operator.is_superuser or not is_staff or operator == user
 
     def get_readonly_fields(self, request, obj=None):
-        """Make the name read-only, because clients identify the user by it, and permissions for all but superusers.
+        """Make the name read-only, because clients identify the user by it. Only superusers can change permissions.
 
         The times are read-only because a form would show them without their time zone.
         """
@@ -124,7 +123,7 @@ class AccountAdmin(StrictParametersMixin, UserAdmin):
     def get_deleted_objects(self, objs, request):
         """Describe what would be deleted without reading it.
 
-        Django would list every row: tokens with their digests, and the messages that prevent the deletion, by the million.
+        Django would list every row: tokens with their digests, and up to millions of messages that prevent the deletion.
         """
         protected = {
             relation.related_model._meta.verbose_name_plural
@@ -156,8 +155,9 @@ class AccountAdmin(StrictParametersMixin, UserAdmin):
         self.act_on_each(request, queryset, revoke_tokens, "Revoked all tokens")
 
     def act_on_each(self, request, queryset, act, done, is_permitted=None):
-        users = list(filter(partial(is_permitted or self.has_change_permission, request), queryset))
-        users = [user for user in users if act(user) is not False]
+        """Call `act` for each user that the operator may change, and log `done` if it does not return False."""
+        is_permitted = is_permitted or self.has_change_permission
+        users = [user for user in queryset if is_permitted(request, user) and act(user) is not False]
         for user in users:
             self.log_change(request, user, f"{done}.")
         self.message_user(request, f"{done}: {', '.join(map(str, users)) or 'nobody'}.")

@@ -11,22 +11,22 @@ from knox.settings import CONSTANTS, knox_settings
 from rest_framework.authentication import get_authorization_header
 from rest_framework.exceptions import AuthenticationFailed
 
-from accounts.models import USER, USER_COLUMNS, USER_TABLE, PagedQuerySet, read_user
-from config.database.sql import fetch_one
+from accounts.models import USER, USER_COLUMNS, PagedQuerySet, read_user
+from config.database.sql import Table, fetch_one
 from config.log import current_request
 
 SCHEMES = ("token", "bearer")
 
-TOKEN = AuthToken._meta
-TOKEN_COLUMNS = {field.attname: field.column for field in TOKEN.concrete_fields}
+TOKEN = Table(AuthToken, "t")
+TOKEN_COLUMNS = {field.attname: field.column for field in AuthToken._meta.concrete_fields}
 INSERT_TOKEN = f"""
-    INSERT INTO {TOKEN.db_table} ({", ".join(TOKEN_COLUMNS.values())})
-    SELECT {", ".join(f"%({name})s" for name in TOKEN_COLUMNS)} FROM {USER_TABLE}
-    WHERE {USER["id"]} = %(user_id)s AND {USER["password"]} = %(password)s AND {USER["is_active"]}
+    INSERT INTO {Table(AuthToken)} ({", ".join(TOKEN_COLUMNS.values())})
+    SELECT {", ".join(f"%({name})s" for name in TOKEN_COLUMNS)} FROM {USER}
+    WHERE {USER.id} = %(user_id)s AND {USER.password} = %(password)s AND {USER.is_active}
 """
 SELECT_USER_OF_TOKEN = f"""
-    SELECT {USER_COLUMNS} FROM {TOKEN.db_table} t JOIN {USER_TABLE} ON {USER["id"]} = t.{TOKEN_COLUMNS["user_id"]}
-    WHERE t.{TOKEN_COLUMNS["digest"]} = %(digest)s AND t.{TOKEN_COLUMNS["expiry"]} > %(now)s AND {USER["is_active"]}
+    SELECT {USER_COLUMNS} FROM {TOKEN} JOIN {USER} ON {USER.id} = {TOKEN.user}
+    WHERE {TOKEN.digest} = %(digest)s AND {TOKEN.expiry} > %(now)s AND {USER.is_active}
 """
 
 

@@ -15,20 +15,20 @@ class OwaspArgon2Hasher(Argon2PasswordHasher):
     time_cost = 2
     parallelism = 1
     salt_entropy = 95  # bits: 16 random characters, as in older hashes, which therefore need no renewal
-    # The hash of no password: checking it takes as long as checking a user's.
-    no_password = f"argon2$argon2id$v=19$m={memory_cost},t={time_cost},p={parallelism}${'A' * 22}${'A' * 43}"
+    # Matches no password. Checking it takes as long as checking a user's hash.
+    unmatched_hash = f"argon2$argon2id$v=19$m={memory_cost},t={time_cost},p={parallelism}${'A' * 22}${'A' * 43}"
 
     def encode(self, password, salt):
-        return super().encode(_in_nfkc(password), salt)
+        return super().encode(_normalize(password), salt)
 
     def verify(self, password, encoded):
         """Try the password in NFKC and, if that differs, also as typed, because older hashes were made from that form.
 
         Both forms are always tried, so that the time does not tell which form matched.
         """
-        normal = _in_nfkc(password)
-        is_correct = super().verify(normal, encoded)
-        if normal != password:
+        normalized = _normalize(password)
+        is_correct = super().verify(normalized, encoded)
+        if normalized != password:
             is_correct |= super().verify(password, encoded)
         return is_correct
 
@@ -39,7 +39,7 @@ def check_password(user: User | None, password: str) -> bool:
     Renews an outdated hash, unless the password was changed since the user was read. Django's `User.check_password` would
     overwrite the new password.
     """
-    stored = user.password if user and user.has_usable_password() else OwaspArgon2Hasher.no_password
+    stored = user.password if user and user.has_usable_password() else OwaspArgon2Hasher.unmatched_hash
     is_correct, is_outdated = verify_password(password, stored)
     if is_correct and is_outdated:
         user.password = make_password(password)
@@ -47,6 +47,6 @@ def check_password(user: User | None, password: str) -> bool:
     return is_correct
 
 
-def _in_nfkc(password: str) -> str:
-    """Normalize a password, unless it is so long that a run of combining characters could take seconds."""
+def _normalize(password: str) -> str:
+    """Return the password in NFKC, unless it is so long that a run of combining characters could take seconds."""
     return normalize("NFKC", password) if len(password) <= LONGEST_PASSWORD else password

@@ -1,13 +1,13 @@
 """Limits on attempts, counted in the database, so that they hold across all worker processes and nodes.
 
-A tally counts failed log-ins, wrong passwords or sign-ups. Its window begins with the first of them and lasts for the
-seconds of the limit. A successful log-in reads tallies and writes nothing.
+A tally counts failed logins, wrong passwords or sign-ups. Its window begins with the first of them and lasts for the
+seconds of the limit. A successful login reads tallies and writes nothing.
 
-A user cannot be locked out at an address that has had no failed log-ins for their name:
-- LIMIT_LOGIN counts failures for a name from one address, and then rejects log-ins for the name from that address.
-- LIMIT_LOGIN_NAME counts failures for a name from all addresses, and then rejects log-ins for the name from each IPv4
-  address or IPv6 /48 that has had a failure. The owner can log in from elsewhere; a guesser needs a new address per guess.
-- LIMIT_LOGIN_ADDRESS counts failures from one address for any name, and then rejects all log-ins from that address.
+A user cannot be locked out at an address that has had no failed logins for their name:
+- LIMIT_LOGIN counts failures for a name from one address, and then rejects logins for the name from that address.
+- LIMIT_LOGIN_NAME counts failures for a name from all addresses, and then rejects logins for the name from each IPv4
+  address or IPv6 /48 that has had a failure. The owner can log in from elsewhere; an attacker needs a new address per guess.
+- LIMIT_LOGIN_ADDRESS counts failures from one address for any name, and then rejects all logins from that address.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ def make_bucket(limit: Limit | None, *subject: str) -> Bucket | None:
     return Bucket(limit, hashlib.sha256(repr(subject).encode()).hexdigest())
 
 
-def is_running(ends: datetime, limit: Limit, now: datetime) -> bool:
+def is_window_running(ends: datetime, limit: Limit, now: datetime) -> bool:
     """Return whether a window that ends at `ends` is running.
 
     An end further away than the limit's seconds is ignored: a wrong clock or an earlier, longer limit has stored it.
@@ -94,7 +94,7 @@ class Attempts:
             self._check(locked, now)
             tallies = [locked.get(tally.key, tally) for tally in new]  # a purge may have deleted an old one just now
             for bucket, tally in zip(self.buckets, tallies, strict=True):
-                if not is_running(tally.ends, bucket.limit, now):
+                if not is_window_running(tally.ends, bucket.limit, now):
                     tally.count, tally.ends = 0, now + timedelta(seconds=bucket.limit.seconds)
                 tally.count += 1
             Tally.objects.bulk_create(tallies, update_conflicts=True, unique_fields=["key"], update_fields=["count", "ends"])
@@ -103,45 +103,45 @@ class Attempts:
         reached = {}
         for bucket in self.buckets:
             tally = tallies.get(bucket.key)
-            if tally and tally.count >= bucket.limit.count and is_running(tally.ends, bucket.limit, now):
+            if tally and tally.count >= bucket.limit.count and is_window_running(tally.ends, bucket.limit, now):
                 reached[bucket] = tally.ends
         ends = self.ends_to_wait_for(reached)
         if ends:
             raise LimitReached(ends=max(ends), now=now)
 
     def ends_to_wait_for(self, reached: dict[Bucket, datetime]) -> list[datetime]:
-        """Return when the next attempt is allowed; `reached` holds the end of the window of each bucket at its limit."""
+        """Return the ends of windows that the next attempt must wait for. `reached` has one per bucket at its limit."""
         return [*reached.values()]
 
 
 class LoginAttempts(Attempts):
-    """Counts failed log-ins for a name from an address."""
+    """Counts failed logins for a name from an address."""
 
     def __init__(self, username: str) -> None:
         address = client_network()
-        self.name = make_bucket(settings.LIMIT_LOGIN_NAME, "log-in to", username)
-        self.first = None
-        if self.name is not None:
+        self.for_name = make_bucket(settings.LIMIT_LOGIN_NAME, "log-in to", username)
+        self.failed_before = None
+        if self.for_name is not None:
             seconds = (settings.LIMIT_LOGIN or settings.LIMIT_LOGIN_NAME).seconds
-            self.first = make_bucket(Limit(1, seconds), "first log-in", username, client_network(ipv6_prefix=48))
+            self.failed_before = make_bucket(Limit(1, seconds), "first log-in", username, client_network(ipv6_prefix=48))
         super().__init__(
             make_bucket(settings.LIMIT_LOGIN, "log-in", username, address),
             make_bucket(settings.LIMIT_LOGIN_ADDRESS, "log-in from", address),
-            self.name,
-            self.first,
+            self.for_name,
+            self.failed_before,
         )
 
     def ends_to_wait_for(self, reached):
-        """Apply the limit on the name only to addresses that have had a failure, which `first` counts."""
-        both = [reached.pop(bucket) for bucket in (self.name, self.first) if bucket in reached]
+        """Apply the limit on the name only to addresses that have had a failure, which `failed_before` counts."""
+        both = [reached.pop(bucket) for bucket in (self.for_name, self.failed_before) if bucket in reached]
         return [*reached.values(), *([min(both)] if len(both) == 2 else [])]
 
 
 def password_attempts(user: User) -> Attempts:
-    """Count wrong current passwords of a user."""
+    """Return the Attempts that count a user's wrong current passwords."""
     return Attempts(make_bucket(settings.LIMIT_PASSWORD, "password", str(user.pk)))
 
 
 def signup_attempts() -> Attempts:
-    """Count sign-ups from an address."""
+    """Return the Attempts that count the sign-ups from the client's address."""
     return Attempts(make_bucket(settings.LIMIT_SIGNUP, "sign-up", client_network()))

@@ -8,7 +8,7 @@ from django.core.validators import RegexValidator
 from django.db import connection, models
 from django.db.models import Lookup
 
-from config.database.sql import fetch_one
+from config.database.sql import Table, fetch_one
 
 NO_SUCH_USER = "There is no such user."
 ACCOUNT_IS_DELETED = "This account was deleted."
@@ -16,11 +16,10 @@ NAME_IS_TAKEN = "A user with that username already exists."
 ASCII_TO_LOWER_CASE = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 USERNAME = User._meta.get_field("username")
-USER_TABLE = User._meta.db_table
-# The columns of a user that requests need. The other fields are deferred: each use of a deferred field costs a query.
+USER = Table(User, "u")
+# The fields of a user that requests need. The other fields are deferred: each use of a deferred field costs a query.
 USER_FIELDS = ("id", "password", "username", "email", "is_active")  # in the order of the table
-USER = {name: f"{USER_TABLE}.{User._meta.get_field(name).column}" for name in USER_FIELDS}
-USER_COLUMNS = ", ".join(USER.values())
+USER_COLUMNS = ", ".join(getattr(USER, name) for name in USER_FIELDS)
 
 
 def read_user(statement: str, /, **parameters: Any) -> User | None:
@@ -34,7 +33,7 @@ def user_named(username: str) -> User | None:
     if not username.isprintable():  # no name has NUL or lone surrogates, which databases reject
         return None
     return read_user(
-        f"SELECT {USER_COLUMNS} FROM {USER_TABLE} WHERE {_lower_case_in_sql(USER['username'])} = %(username)s",
+        f"SELECT {USER_COLUMNS} FROM {USER} WHERE {_lower_case_in_sql(USER.username)} = %(username)s",
         username=lower_case(username),
     )
 
@@ -45,7 +44,7 @@ def lower_case(username: str) -> str:
 
 
 def _lower_case_in_sql(column: str) -> str:
-    """Return the SQL that does the same, as in the unique index. The rules of a database's language can differ."""
+    """Return the SQL for the column in lower case, as in the unique index. A database's locale can have other rules."""
     return f'lower({column} COLLATE "C")' if connection.vendor == "postgresql" else f"lower({column})"
 
 
@@ -116,7 +115,7 @@ class PagedQuerySet(models.QuerySet):
 
 
 class Tally(models.Model):
-    """How many failed logins, wrong passwords or sign-ups a limit has counted since its window began."""
+    """How many failed logins, wrong passwords or sign-ups a limit has counted since its window began, and when that ends."""
 
     key = models.CharField(max_length=64, primary_key=True)
     count = models.PositiveIntegerField()

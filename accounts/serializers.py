@@ -60,7 +60,7 @@ class RegisterSerializer(serializers.Serializer):
     )
 
     def validate_password(self, password):
-        """Compare the password with the name as well, even if the name is invalid."""
+        """Check the password, and compare it with the name even if the name is invalid."""
         username = self.initial_data.get("username")
         validate_password(password, User(username=username[: USERNAME.max_length] if isinstance(username, str) else ""))
         return password

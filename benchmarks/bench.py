@@ -1,4 +1,4 @@
-"""Measures what a request to the service costs, in turn with the service at commit 6bc8ad4 and three yardsticks.
+"""Measures what a request to the service costs, next to the service at commit 6bc8ad4 and three services to compare it with.
 
 `rival` is the same API on FastAPI, `ordinary` on plain Django REST framework, `floor` a bare WSGI callable with hand-written
 SQL. Compare CPU per request, of application processes and PostgreSQL together: other load on the machine hardly changes it.
@@ -41,7 +41,7 @@ COMMANDS = {
     "sqlite": Service.command,
 }
 ALL = ",".join(COMMANDS)
-OTHERS_TURNS = (0, 2, 5, 8)  # the rounds in which not only the service is measured
+ROUNDS_OF_OTHERS = (0, 2, 5, 8)  # in which the other services are measured too
 BYTES = {"messageservice_message": 430, "messageservice_conversation": 150, "knox_authtoken": 450}  # per row, at most
 WAL_BYTES = 2000  # per send, at most
 SLOWEST = 0.85  # of the fastest round's requests per second, at least
@@ -52,7 +52,8 @@ SENDS_ON_SQLITE = 500  # per second, at least
 class Workload:
     title: str
     arguments: tuple[str, ...]  # of load.lua
-    times: dict[str, float | None]  # what it is compared with, and at most how many times as much CPU the service may use
+    # By service or workload to compare with: how many times its CPU per request this service may use, or None for no limit.
+    most: dict[str, float | None]
     connections: int = 16
 
 
@@ -80,13 +81,13 @@ def workloads(service: Service) -> dict[str, Workload]:
     }
 
 
-# What requests cost: milliseconds of CPU each ("cpu"), of which the database's ("database"), bytes of WAL each, without the
-# page images that follow a checkpoint ("wal"); the responses per second ("per_second"), 99 % of them within "p99" ms.
+# What a request costs: milliseconds of CPU ("cpu"), how many of them the database uses ("database"), bytes of WAL without
+# the page images that follow a checkpoint ("wal"). Also responses per second ("per_second"), 99 % of them within "p99" ms.
 Sample = dict[str, float]
 Results = dict[str, dict[str, dict[int, Sample]]]  # by workload, service and round
 
 
-class Measured(Service):
+class MeasuredService(Service):
     """A service in processes of its own, with the PostgreSQL server that it uses, if any."""
 
     def __init__(self, name: str, server: Server, log_folder: Path) -> None:
@@ -102,36 +103,37 @@ class Measured(Service):
         }
         super().__init__(log_folder, **environment)
 
-    def used(self) -> tuple[float, float]:
-        """Seconds of CPU of the application's processes and of the database's."""
+    def used_cpu(self) -> tuple[float, float]:
+        """Return the seconds of CPU that the application's processes have used, and those of the database."""
         database = cpu_seconds(self.server.process()) if self.server else 0.0
         return cpu_seconds(psutil.Process(self.process.pid)), database
 
     def measure(self, workload: Workload, seconds: int) -> Sample:
         start = self.server.execute("SELECT pg_current_wal_flush_lsn()::text") if self.server else ""
-        before = self.used()
-        seen = self.run_wrk(workload, seconds)
+        before = self.used_cpu()
+        result = self.run_wrk(workload, seconds)
         time.sleep(0.5)
-        count = seen["requests"] + workload.connections  # the last requests, whose clients have left, were served too
-        application, database = ((after - before) / count * 1e3 for before, after in zip(before, self.used(), strict=True))
-        sample = {"cpu": application + database, "database": database, "p99": seen["p99"] / 1e3}
+        count = result["requests"] + workload.connections  # the last requests were served after wrk ended
+        after = self.used_cpu()
+        application, database = ((end - begin) / count * 1e3 for begin, end in zip(before, after, strict=True))
+        sample = {"cpu": application + database, "database": database, "p99": result["p99"] / 1e3}
         if start and workload.title == "send":
             query = f"SELECT sum(record_size)::float FROM pg_get_wal_stats('{start}', pg_current_wal_flush_lsn())"
             sample["wal"] = self.server.execute(query) / count
-        return {**sample, "per_second": seen["requests"] / seen["microseconds"] * 1e6}
+        return {**sample, "per_second": result["requests"] / result["microseconds"] * 1e6}
 
     def run_wrk(self, workload: Workload, seconds: int) -> dict[str, int]:
         command = ["wrk", "-t", "2", "-c", str(workload.connections), "-d", f"{seconds}s", "--timeout", "30s"]
         command += ["-s", str(ROOT / "benchmarks" / "load.lua"), self.url, "--", *workload.arguments]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        seen = json.loads(output.partition("RESULT ")[2])
-        if seen["failed"]:
-            sys.exit(f"{self.name}, {workload.title}: {seen}")
-        return seen
+        result = json.loads(output.partition("RESULT ")[2])
+        if result["failed"]:
+            sys.exit(f"{self.name}, {workload.title}: {result}")
+        return result
 
 
 def cpu_seconds(root: psutil.Process) -> float:
-    """What the process, its descendants, and its children that have ended have used so far."""
+    """Return the CPU that the process has used, with its descendants and its children that have ended."""
     seconds = sum(root.cpu_times()[:4])
     for process in root.children(recursive=True):
         with suppress(psutil.NoSuchProcess):
@@ -139,13 +141,14 @@ def cpu_seconds(root: psutil.Process) -> float:
     return seconds
 
 
-def hash_alone(seconds: int) -> Sample:
-    """What a password hash costs, in as many processes as serve log-ins."""
+def measure_hash(seconds: int) -> Sample:
+    """Return what a password hash costs, in as many processes as serve logins."""
     with multiprocessing.Pool(WORKERS) as pool:
-        return {"cpu": statistics.mean(pool.map(hash_for, [seconds] * WORKERS, chunksize=1))}
+        return {"cpu": statistics.mean(pool.map(hash_repeatedly, [seconds] * WORKERS, chunksize=1))}
 
 
-def hash_for(seconds: int) -> float:
+def hash_repeatedly(seconds: int) -> float:
+    """Return the milliseconds of CPU per hash."""
     stored, count = fill.OWASP_HASHER.hash(fill.PASSWORD), 0
     end, before = time.monotonic() + seconds, time.process_time()
     while time.monotonic() < end:
@@ -154,18 +157,18 @@ def hash_for(seconds: int) -> float:
     return (time.process_time() - before) / count * 1e3
 
 
-def measure_all(services: list[Measured], chosen: dict[str, Workload], options: argparse.Namespace) -> Results:
+def measure_all(services: list[MeasuredService], chosen: dict[str, Workload], options: argparse.Namespace) -> Results:
     """Measure the services one after another at each workload; in round 0 they warm up."""
     results: Results = {name: {} for name in chosen}
     for number in range(options.rounds + 1):
-        others = number in OTHERS_TURNS or not options.complete
+        others = number in ROUNDS_OF_OTHERS or not options.complete
         for name, workload in chosen.items():
             for service in services:
-                if service.name == "service" or (others and service.name in workload.times):
+                if service.name == "service" or (others and service.name in workload.most):
                     sample = service.measure(workload, options.seconds if number else 1)
                     results[name].setdefault(service.name, {})[number] = sample
-            if others and HASH in workload.times:
-                results[name].setdefault(HASH, {})[number] = hash_alone(options.seconds if number else 1)
+            if others and HASH in workload.most:
+                results[name].setdefault(HASH, {})[number] = measure_hash(options.seconds if number else 1)
         print(f"round {number} of {options.rounds}", file=sys.stderr)
     for by_service in results.values():
         for samples in by_service.values():
@@ -177,11 +180,13 @@ def median(samples: dict[int, Sample], figure: str) -> float:
     return statistics.median(sample.get(figure, 0) for sample in samples.values())
 
 
-def checks(results: Results, chosen: dict[str, Workload], server: Server) -> Iterator[tuple[str, list[float], float, float]]:
-    """What is to be reached: a name, the figure in each round, the least and the most that its median may be."""
+def targets(
+    results: Results, chosen: dict[str, Workload], server: Server
+) -> Iterator[tuple[str, list[float], float, float]]:
+    """Yield the name of each target, the figure in each round, and the least and the most that its median may be."""
     for name, by_service in results.items():
         samples = by_service["service"]
-        for other, most in chosen[name].times.items():
+        for other, most in chosen[name].most.items():
             base = by_service.get(other) or results.get(other, {}).get("service")
             if most and base:
                 ratios = [samples[number]["cpu"] / sample["cpu"] for number, sample in base.items()]
@@ -214,7 +219,7 @@ SQLite, where every commit is synced to disk.
 
 | | median | lowest to highest | target | |
 | --- | ---: | ---: | ---: | --- |"""
-    for what, figures, least, most in checks(results, chosen, server):
+    for what, figures, least, most in targets(results, chosen, server):
         middle = statistics.median(figures)
         digits = ".0f" if middle > 10 else ".2f"
         spread = f"{min(figures):{digits}} to {max(figures):{digits}}" if len(figures) > 1 else ""
@@ -245,7 +250,7 @@ def main() -> None:
         services = []
         for name in options.services.split(","):
             logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            services.append(Measured(name, server, logs))
+            services.append(MeasuredService(name, server, logs))
             services[-1].start()
             stack.callback(services[-1].stop)
         chosen = workloads(services[0])

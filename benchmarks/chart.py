@@ -1,4 +1,4 @@
-"""The picture of the benchmark's result."""
+"""Draws the chart of the benchmark's results."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import matplotlib
 matplotlib.use("svg")
 matplotlib.rcParams["svg.hashsalt"] = "benchmark"  # the same figures give the same file
 
-from matplotlib import pyplot  # noqa: E402 - after the choice of how to draw
+from matplotlib import pyplot  # noqa: E402 - after the choice of SVG
 
 SERVICES = {
     "ordinary": ("#b0b0b0", "ordinary Django REST framework"),
@@ -19,7 +19,7 @@ BAR = 0.2
 
 
 def draw(figures: dict[str, dict[str, float]], file: Path) -> None:
-    """CPU per request in milliseconds, by workload and service, as horizontal bars."""
+    """Draw milliseconds of CPU per request, by workload and service, as horizontal bars."""
     plot, axes = pyplot.subplots(figsize=(9, 0.9 * len(figures) + 1))
     for place, (service, (colour, label)) in enumerate(SERVICES.items()):
         rows = [row + (place - 1.5) * BAR for row in range(len(figures))]

@@ -1,6 +1,6 @@
 """The benchmark's own PostgreSQL server and its databases, kept in `benchmarks/data/` from one run to the next.
 
-`python -m benchmarks.databases` makes those that are missing, and the service's again where a migration was added.
+`python -m benchmarks.databases` makes those that are missing, and the service's again if a migration was added.
 """
 
 import os
@@ -64,9 +64,8 @@ class Server(Cluster):
             super().__init__(folder)
         else:
             self.data, self.port = created, int(created.name.rpartition("-")[2])
-            self.run(
-                "pg_ctl", "restart", "--wait", "--silent", "-l", f"{self.data}.log"
-            )  # one may be left from a killed run
+            # A restart, because a killed run may have left the server running.
+            self.run("pg_ctl", "restart", "--wait", "--silent", "-l", f"{self.data}.log")
         self.execute("ALTER SYSTEM SET checkpoint_timeout = '1h'")
         self.execute("ALTER SYSTEM SET max_wal_size = '8GB'")
         self.execute("SELECT pg_reload_conf()")
@@ -85,13 +84,13 @@ class Server(Cluster):
             return (cursor.fetchone() or [None])[0] if cursor.description else None
 
     def process(self) -> psutil.Process:
-        """Its main process, whose children are all its others."""
+        """Return the main process of the server. All its other processes are children of it."""
         return psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
 
 
 @contextmanager
 def running_server() -> Iterator[Server]:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by SIGTERM"))  # and so stops what was started
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by SIGTERM"))  # stops the server, too
     server = Server()
     try:
         yield server
@@ -100,15 +99,15 @@ def running_server() -> Iterator[Server]:
 
 
 def create_tables(name: str, url: str, *arguments: str) -> int:
-    """Return the exit status of the command for it, with further arguments if any."""
+    """Create the tables of a service's database, or run the same command with `arguments`. Returns its exit status."""
     settings = "benchmarks.ordinary.settings" if name == "ordinary" else "config.settings"
     environment = {**os.environ, "DATABASE_URL": url, "DJANGO_SETTINGS_MODULE": settings}
     folder = OLD if name == "6bc8ad4" else ROOT
     return subprocess.run([*CREATE_TABLES[name], *arguments], cwd=folder, env=environment).returncode
 
 
-def make(server: Server, name: str) -> None:
-    """Create a database on PostgreSQL. Until it is complete it has another name."""
+def create_database(server: Server, name: str) -> None:
+    """Create a database on PostgreSQL. It has another name until it is complete."""
     server.execute("DROP DATABASE IF EXISTS draft")
     server.execute("CREATE DATABASE draft" if name == "6bc8ad4" else 'CREATE DATABASE draft TEMPLATE "6bc8ad4"')
     if create_tables(name, server.url_of("draft")):
@@ -117,7 +116,7 @@ def make(server: Server, name: str) -> None:
         if name == "6bc8ad4":
             fill(connection)
         elif name == "service":
-            rewrite(connection)
+            reinsert_rows(connection)
         for statement in STATEMENTS.get(name, ()):
             connection.execute(statement)
         connection.execute("VACUUM ANALYZE")
@@ -125,7 +124,7 @@ def make(server: Server, name: str) -> None:
     server.execute(f'ALTER DATABASE draft RENAME TO "{name}"')
 
 
-def rewrite(connection: psycopg.Connection) -> None:
+def reinsert_rows(connection: psycopg.Connection) -> None:
     """Insert all rows again: an index that a migration created in one go is smaller than one that grew with its table."""
     for table in TABLES:
         connection.execute(f"CREATE TEMPORARY TABLE old_{table} AS TABLE {table}")
@@ -134,8 +133,8 @@ def rewrite(connection: psycopg.Connection) -> None:
         connection.execute(f"INSERT INTO {table} TABLE old_{table}")
 
 
-def make_on_sqlite(server: Server) -> None:
-    """Create the service's database on SQLite, a copy of that on PostgreSQL."""
+def create_sqlite_database(server: Server) -> None:
+    """Copy the service's database from PostgreSQL to SQLite."""
     draft = SQLITE.with_name("draft.sqlite3")
     draft.unlink(missing_ok=True)
     if create_tables("service", f"sqlite:///{draft}"):
@@ -150,7 +149,7 @@ def make_on_sqlite(server: Server) -> None:
                 target.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)
         target.commit()
         target.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    for file in DATA.glob(f"{SQLITE.name}*"):  # with what a killed service left
+    for file in DATA.glob(f"{SQLITE.name}*"):  # also those that a killed service left
         file.unlink()
     draft.rename(SQLITE)
 
@@ -161,10 +160,10 @@ def main() -> None:
             exists = server.execute(f"SELECT 1 FROM pg_database WHERE datname = '{name}'")
             if not exists or (name == "service" and create_tables(name, server.url_of(name), "--check")):
                 print(f"Making the database of {name} …", flush=True)
-                make(server, name)
+                create_database(server, name)
         if not SQLITE.exists() or create_tables("service", f"sqlite:///{SQLITE}", "--check"):
             print("Making the database on SQLite …", flush=True)
-            make_on_sqlite(server)
+            create_sqlite_database(server)
 
 
 if __name__ == "__main__":

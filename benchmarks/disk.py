@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.bench import Measured, workloads
+from benchmarks.bench import MeasuredService, workloads
 from benchmarks.databases import TABLES, Server, running_server
 
 SECONDS = 10  # of each kind of request
@@ -27,7 +27,7 @@ RECORDS = "SELECT sum(record_size)::float FROM pg_get_wal_stats('{}', pg_current
 REQUESTS = {"send": "W1", "list": "W2", "`after=` with nothing new": "W9", "log in": "W6"}
 
 
-def print_wal(server: Server, service: Measured) -> None:
+def print_wal(server: Server, service: MeasuredService) -> None:
     print("| `wal_compression` | sends since the checkpoint | bytes of WAL per send | without images | bytes per image |")
     for compression in ("off", "pglz", "lz4", "zstd"):
         for statement in (f"ALTER SYSTEM SET wal_compression = {compression}", "SELECT pg_reload_conf()", "CHECKPOINT"):
@@ -37,7 +37,7 @@ def print_wal(server: Server, service: Measured) -> None:
             start, before = server.execute("SELECT pg_current_wal_flush_lsn()::text"), server.execute(WAL)
             sends = service.run_wrk(workloads(service)["W1"], SECONDS)["requests"]
             records = server.execute(RECORDS.format(start))
-            time.sleep(2)  # the statistics follow
+            time.sleep(2)  # PostgreSQL updates its statistics later
             size, images = (after - before for before, after in zip(before, server.execute(WAL), strict=True))
             figures = f"{size / sends:,.0f} | {records / sends:,.0f} | {(size - records) / images:,.0f}"
             print(f"| {compression} | {since:,} to {since + sends:,} | {figures} |", flush=True)
@@ -45,7 +45,7 @@ def print_wal(server: Server, service: Measured) -> None:
     server.execute("ALTER SYSTEM RESET wal_compression")
 
 
-def print_logs(service: Measured) -> None:
+def print_logs(service: MeasuredService) -> None:
     print("| bytes per request | requests.log | gzip | zstd | activity.log | gzip | zstd |")
     chosen, files = workloads(service), [service.log_folder / f"{name}.log" for name in ("requests", "activity")]
     for title, name in REQUESTS.items():
@@ -66,7 +66,7 @@ def main() -> None:
             connection.execute(KEYS)
             table, index = connection.execute(SIZES).fetchone()
             print(f"idempotency key of 36 characters: {table} bytes in the table, {index} in its index")
-        service = Measured("service", server, Path(logs))
+        service = MeasuredService("service", server, Path(logs))
         service.start()
         try:
             print_wal(server, service)

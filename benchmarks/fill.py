@@ -30,32 +30,32 @@ def username(number: int) -> str:
 
 
 def token(number: int) -> str:
-    """The token of a user; `load.lua` makes the same."""
+    """Return the token of a user. `load.lua` makes the same."""
     return f"{number:015d}".ljust(40, "0")
 
 
 def message_rows() -> Iterator[tuple]:
-    """All messages, oldest first."""
+    """Yield all messages, oldest first."""
     chance = random.Random(4)  # noqa: S311 - no secret
     order = [kind for kind, count in MESSAGES.items() for _ in range(count)]
     chance.shuffle(order)
     step = SPAN / len(order)
     created = datetime.now(UTC) - SPAN
     unread_from = created + SPAN * 0.9
-    seen, places = Counter(), Counter()
+    counts, places = Counter(), Counter()
     for number, kind in enumerate(order):
         created += step
-        seen[kind] += 1
+        counts[kind] += 1
         if kind is NEIGHBOURS:
-            one = chance.choice(NEIGHBOURS)
-            other = NEIGHBOURS[(one - NEIGHBOURS.start + chance.randint(1, REACH)) % len(NEIGHBOURS)]
+            user = chance.choice(NEIGHBOURS)
+            partner = NEIGHBOURS[(user - NEIGHBOURS.start + chance.randint(1, REACH)) % len(NEIGHBOURS)]
         elif kind == THOUSAND:
-            one, other = kind, NEIGHBOURS[seen[kind] // 2 % 2]
+            user, partner = kind, NEIGHBOURS[counts[kind] // 2 % 2]
         elif kind == MILLION:
-            one, other = kind, chance.choice(NEIGHBOURS)
+            user, partner = kind, chance.choice(NEIGHBOURS)
         else:
-            one, other = kind, NEIGHBOURS[seen[kind]]
-        sender, receiver = (one, other) if seen[kind] % 2 else (other, one)
+            user, partner = kind, NEIGHBOURS[counts[kind]]
+        sender, receiver = (user, partner) if counts[kind] % 2 else (partner, user)
         places[sender] += 1
         places[receiver] += 1
         read = created if created < unread_from else None

@@ -1,7 +1,7 @@
-"""The yardstick `floor`: a bare WSGI callable with one hand-written statement per request, on the service's tables.
+"""The service `floor`, to compare with: a bare WSGI callable with one hand-written statement per request.
 
-It checks the token and the block, and keeps places and counters. It leaves out input checks, error responses, logs, request
-ids, limits, idempotency keys, and every page and filter that is not measured.
+It uses this service's tables, checks the token and the block, and keeps places and counters. It leaves out input checks,
+error responses, logs, request ids, limits, idempotency keys, and every page and filter that is not measured.
 """
 
 import hashlib

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 
 def usable_cpus(system: Path = Path("/")) -> int:
-    """Return the number of CPUs that this process may use: those it may run on, or the quota of its control groups, if less.
+    """Return the number of CPUs that this process may run on, or the quota of its control groups if that is less.
 
     Containers and systemd set such quotas, as Docker does with `--cpus`. `system` holds proc/ and sys/.
     """
@@ -17,7 +17,7 @@ def usable_cpus(system: Path = Path("/")) -> int:
 
 
 def _control_groups(system: Path) -> list[Path]:
-    """The folders of all control groups, of version 1 or 2, that this process is in. Some may not exist in a container."""
+    """Return the folders of this process's control groups, of version 1 or 2. In a container some may not exist."""
     mounts = system / "sys/fs/cgroup"
     groups = [mounts]
     with suppress(OSError):
@@ -30,7 +30,7 @@ def _control_groups(system: Path) -> list[Path]:
 
 
 def _quota(group: Path) -> float:
-    """The CPUs whose time a control group may use."""
+    """Return how many CPUs' time a control group may use."""
     with suppress(OSError):
         quota, period = (group / "cpu.max").read_text().split()
         return math.inf if quota == "max" else int(quota) / int(period)

@@ -46,8 +46,9 @@ def integer(variable: str, default: int, *, lowest: int, highest: int) -> int:
     return int(value)
 
 
-def boolean(variable: str, default: str = "off") -> bool:
-    return bool(_match(variable, text(variable, default), "(?i:(on|true|yes|1)|off|false|no|0)", "on or off")[1])
+def boolean(variable: str) -> bool:
+    """True for `on`, False for `off`, which is the default."""
+    return bool(_match(variable, text(variable, "off"), "(?i:(on|true|yes|1)|off|false|no|0)", "on or off")[1])
 
 
 def limit(variable: str, default: str) -> Limit | None:
@@ -81,7 +82,7 @@ def _match(variable: str, value: str, pattern: str, expected: str) -> re.Match:
 
 
 def folder(variable: str, default: Path) -> Path:
-    """A folder that the process can write to. A missing one is created."""
+    """A folder that the process can write to. It is created if it does not exist."""
     path = Path(text(variable, str(default)))
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The metrics for Prometheus. The help text of each metric is the question to which it is the answer."""
+"""The metrics for Prometheus. The help text of each metric is the question that it answers."""
 
 import re
 import time
@@ -17,13 +17,13 @@ durations = Histogram(
     "messaging_request_seconds", "How long does the service work on a request?", ["route", "method"], buckets=SECONDS
 )
 rejected_logins = Counter(
-    "messaging_rejected_logins", "How many log-ins do the limits reject: does somebody guess, or is one too low?"
+    "messaging_rejected_logins", "How many logins do the limits reject: does somebody guess, or is a limit too low?"
 )
 hash_waits = Histogram(
-    "messaging_hash_wait_seconds", "How long do log-ins and sign-ups wait until a password can be hashed?", buckets=SECONDS
+    "messaging_hash_wait_seconds", "How long do logins and sign-ups wait until a password can be hashed?", buckets=SECONDS
 )
 hash_overloads = Counter(
-    "messaging_hash_overloads", "How many log-ins and sign-ups get a 503 because too many others wait for a hash?"
+    "messaging_hash_overloads", "How many logins and sign-ups get a 503 because too many others wait for a hash?"
 )
 database_errors = Counter("messaging_database_errors", "How many requests fail because of the database?")
 
@@ -41,12 +41,13 @@ class MetricsMiddleware(MiddlewareMixin):
         response = self.get_response(request)
 
         method = request.method if request.method.lower() in View.http_method_names else OTHER
-        requests.labels(route := _route(request), method, response.status_code).inc()
+        route = _route(request)
+        requests.labels(route, method, response.status_code).inc()
         durations.labels(route, method).observe(time.monotonic() - started)
         return response
 
 
 def _route(request: HttpRequest) -> str:
-    """The URL pattern, such as `/api/message/{pk}`; `other` for static files and unknown paths."""
+    """Return the URL pattern, such as `/api/message/{pk}`; `other` for static files and unknown paths."""
     route = (request.resolver_match or resolve(request.path_info)).route  # a request may be rejected before it is resolved
     return "/" + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", route) if route else OTHER

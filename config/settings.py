@@ -106,7 +106,7 @@ WHITENOISE_ALLOW_ALL_ORIGINS = False
 
 PASSWORD_HASHERS = [
     "accounts.hashers.OwaspArgon2Hasher",
-    "django.contrib.auth.hashers.PBKDF2PasswordHasher",  # Django's default: accounts from before log in, and are renewed
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",  # Django's default; a login renews such hashes
 ]
 VALIDATION = "django.contrib.auth.password_validation"
 AUTH_PASSWORD_VALIDATORS = [

@@ -1,7 +1,7 @@
 """Makes the Postman collection from the API's schema: `make postman`.
 
-There is a folder for each tag, and in it the requests in the order of the schema, in which they run from top to bottom.
-Where a request needs a token and there is none, the collection registers a new user, so each folder runs on its own as well.
+Each tag has a folder, with its requests in the order of the schema. They can be run from top to bottom.
+If a request needs a token and there is none, the collection registers a new user, so each folder can be run alone as well.
 The users of the examples, alice and bob, then get new names.
 """
 
@@ -58,7 +58,7 @@ def script(event: str, code: str) -> dict:
 
 
 def optional(parameter: dict) -> dict:
-    """A parameter of the URL or a header, which the reader turns on."""
+    """Return a URL parameter or header that is off until the user of the collection turns it on, unless it is required."""
     return {
         "key": parameter["name"],
         "value": str(parameter.get("example", parameter["schema"].get("default", ""))),
@@ -68,14 +68,14 @@ def optional(parameter: dict) -> dict:
 
 
 def body(example: dict) -> dict:
-    """The example of a request with variables of the collection in place of users, password and message id."""
+    """Return a request's example body, with variables of the collection in place of users, password and message id."""
     fields = {name: FIELDS.get(name, VARIABLES.get(str(value), value)) for name, value in example.items()}
     raw = json.dumps(fields, indent=2, ensure_ascii=False).replace('"{{message}}"', "{{message}}")
     return {"mode": "raw", "raw": raw, "options": {"raw": {"language": "json"}}}
 
 
 def example(request: dict, status: str, response: dict) -> dict:
-    """An example response: the schema's, or, as it has none for errors, one with the description of the response."""
+    """Return an example response: the schema's or, for errors, which have none there, the response's description."""
     saved = {"name": f"{status} {response['description']}", "originalRequest": request, "code": int(status)}
     content = response.get("content", {}).get("application/json")
     if content is None:

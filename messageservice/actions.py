@@ -9,8 +9,8 @@ from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from accounts.actions import WRONG_CURRENT, strip_account, verify_password
-from accounts.limits import is_running
+from accounts.actions import WRONG_CURRENT, anonymize_account, verify_password
+from accounts.limits import is_window_running
 from accounts.models import require_user
 from blocking.models import Block
 from config.api.exceptions import KeyUsedBefore, LimitReached
@@ -65,7 +65,7 @@ def send_message(
 
 
 def reject_used_key(sender: User, idempotency_key: str | None) -> None:
-    """Raise KeyUsedBefore if the sender has already used the key, for a request whose receiver does not exist (any more)."""
+    """Raise KeyUsedBefore if the sender has already used the key, for a request whose receiver does not exist now."""
     if idempotency_key is not None and MessageListing.sent_by(sender).with_key(idempotency_key):
         raise KeyUsedBefore
 
@@ -80,7 +80,7 @@ def erase_account(user: User) -> bool:
     """
     with transaction.atomic():
         lock_or_create(user, user)
-        erased = strip_account(user)
+        erased = anonymize_account(user)
         if erased:
             Block.objects.involving(user).delete()
         else:
@@ -108,7 +108,7 @@ def _next_send_window(mailbox: LockedMailbox, now: datetime) -> LockedMailbox:
     limit = settings.LIMIT_SEND
     if limit is None:
         return mailbox
-    if mailbox.window_ends is None or not is_running(mailbox.window_ends, limit, now):
+    if mailbox.window_ends is None or not is_window_running(mailbox.window_ends, limit, now):
         return mailbox._replace(window_sent=1, window_ends=now + timedelta(seconds=limit.seconds))
     if mailbox.window_sent >= limit.count:
         raise LimitReached(ends=mailbox.window_ends, now=now)

@@ -95,7 +95,7 @@ class MessageAdmin(ViewOnlyAdmin):
 
     def get_search_results(self, request, queryset, search_term):
         """Return the messages found, and pass their rows to get_paginator in `request.rows`."""
-        words = [*{lower_case(word) for word in search_term.split()}]
+        words = [*{lower_case(word) for word in search_term.split()}]  # each word once
         if not words:
             request.rows = AllMessages(queryset)
             return queryset, False

@@ -11,15 +11,15 @@ from messageservice.sending import lock_or_create
 
 
 class Figures(NamedTuple):
-    """The figures of a mailbox or of one of its conversations. A figure that it lacks is 0, as is each of a missing row."""
+    """The figures of a mailbox or of one of its conversations. All are 0 if its row is missing."""
 
-    total: int = 0
+    total: int = 0  # of a mailbox
     sent: int = 0
     received: int = 0
     unread: int = 0
-    conversations: int = 0
-    last_message_id: int = 0
-    misplaced: int = 0  # entries with a wrong place
+    conversations: int = 0  # of a mailbox
+    last_message_id: int = 0  # of a conversation
+    misplaced: int = 0  # entries of a mailbox with a wrong place
 
 
 class Difference(NamedTuple):
@@ -99,7 +99,7 @@ def compare(first: int, last: int) -> list[Difference]:
 
 
 @transaction.atomic
-def repair(user: User) -> list[Difference]:
+def repair_once(user: User) -> list[Difference]:
     """Make what is stored for the user agree with the messages. Returns the differences.
 
     Raises OperationalError, on PostgreSQL, if a request keeps a lock that this transaction needs.
@@ -133,7 +133,7 @@ def repair(user: User) -> list[Difference]:
 
 
 def renumber(user: User) -> None:
-    """Move misplaced messages to their places in the user's mailbox through unused places: no two may share one."""
+    """Move misplaced messages to their places in the user's mailbox, first to unused places: no two may share a place."""
     for statement in (MOVE_AWAY, MOVE_BACK):
         for column, place in ((MESSAGE.sender, MESSAGE.sender_place), (MESSAGE.receiver, MESSAGE.receiver_place)):
             execute(statement.format(user=column, place=place), first=user.pk, last=user.pk, unused=UNUSED_PLACE)

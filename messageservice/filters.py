@@ -32,7 +32,7 @@ def position(instant: str) -> int:
 
 
 class PeriodField(forms.Field):
-    """Converts a text to a part of ALL_TIME with `period`. Django's own fields for times accept more formats."""
+    """Converts a text to a part of ALL_TIME, by a subclass's `period`. Django's fields for times accept more formats."""
 
     message = "Enter a time as 2026-11-23T22:59:28Z or 2026-11-23T22:59:28+03:00."
 
@@ -87,9 +87,9 @@ class UnreadFilter(django_filters.BooleanFilter):
 
 
 class ListingFilterBackend(DjangoFilterBackend):
-    """Filters a listing: the value of a filter becomes the listing's field that `field_name` names.
+    """Filters a listing: each filter sets the field of the listing that its `field_name` names.
 
-    If several filters set one field, their values are ranges, and the field becomes the intersection. The form fields are
+    If several filters set one field, their values are ranges, and the field gets the intersection. The form fields are
     used directly, because a FilterSet copies all of them into a form, which takes as long as the query.
     """
 

@@ -27,7 +27,7 @@ class MessageRow(NamedTuple):
     read: datetime | None
 
 
-# Rows of a page, with the number of all rows: a message; a conversation with its last message and number of unread messages.
+# Rows of a page: a message; a conversation's last message and number of unread messages. `count` counts the whole list.
 CountedRow = namedtuple("CountedRow", [*MessageRow._fields, "count"])
 LastMessageRow = namedtuple("LastMessageRow", [*MessageRow._fields, "unread", "count"])
 

@@ -1,1 +1,1 @@
-"""The yardstick `ordinary`: messages sent, listed and filtered as in Django REST framework's tutorial."""
+"""The service `ordinary`, to compare with: messages sent, listed and filtered as in Django REST framework's tutorial."""

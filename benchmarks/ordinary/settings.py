@@ -1,4 +1,4 @@
-"""As `django-admin startproject` writes them, with Django REST framework's tokens, filters and pages, and PostgreSQL."""
+"""The settings of `django-admin startproject`, with Django REST framework's tokens, filters and pages, and PostgreSQL."""
 
 import os
 from urllib.parse import urlsplit

@@ -20,12 +20,12 @@ from benchmarks.proofs.processes import WORKERS, Cluster, Node, check, expect, p
 
 PARTS = ("spread", "hashing", "slow", "memory", "deadlines", "limit")
 RUNS, EVENNESS = 10, 0.6  # CPU time of the worker with less to do, relative to that of the other
-ROUNDS = 3  # at most: uneven load stays uneven, what else the machine does changes
-BESIDE_SLOW, BESIDE_HASHING = 3, 5  # times as long may others wait
+ROUNDS = 3  # at most: uneven load stays uneven, but other load on the machine changes
+NEXT_TO_SLOW, NEXT_TO_HASHING = 3, 5  # how many times as long others may wait
 DEADLINE = 60  # seconds within which a request must be complete, and a response make progress
 IDLE = 20  # seconds after which the service closes an idle connection
 TOLERANCE = 10  # seconds
-READING, IGNORING = 160, 250  # MB that a worker may have while clients read, and while clients read nothing
+READING, IGNORING = 160, 250  # MB of memory that a worker may use while clients read, and while they read nothing
 LARGE = "😀" * 10_000  # a hundred of these make a page of 4 MB
 LARGEST_PAGE = "/api/message?page_size=100"
 MEBIBYTE = 2**20
@@ -54,8 +54,8 @@ class Proof:
     def head(self, *headers: str) -> bytes:
         return request_bytes("POST", "/api/message", self.token, *headers)
 
-    def waits(self, path: str = "/api/auth/user", seconds: float = 6) -> tuple[float, float]:
-        """How long a client waits, in ms: the median, and the most of nine in ten. It connects for every tenth request."""
+    def measure_waits(self, path: str = "/api/auth/user", seconds: float = 6) -> tuple[float, float]:
+        """Return how long a client waits, in ms: the median, and the most of nine in ten. Every tenth request connects."""
         took, until = [], time.monotonic() + seconds
         while time.monotonic() < until:
             with closing(connect(self.node.url)) as connection:
@@ -64,7 +64,7 @@ class Proof:
                     time.sleep(0.01)
         return statistics.median(took), statistics.quantiles(took, n=10)[-1]
 
-    def wrk(self, path: str, connections: int, seconds: int, *options: str) -> subprocess.Popen:
+    def start_wrk(self, path: str, connections: int, seconds: int, *options: str) -> subprocess.Popen:
         command = [program("wrk", "wrk"), "--threads=1", f"--connections={connections}", f"--duration={seconds}s", *options]
         command += ["--header", f"Authorization: Token {self.token}", self.node.url + path]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -74,7 +74,7 @@ class Proof:
             shares = []
             for _ in range(1 + RUNS):
                 before = self.cpu_seconds()
-                self.wrk("/api/message", 16, 3).communicate()
+                self.start_wrk("/api/message", 16, 3).communicate()
                 used = [after - then for after, then in zip(self.cpu_seconds(), before, strict=True)]
                 shares.append(min(used) / max(used))
             least = min(shares[1:])  # the first run warms up
@@ -94,17 +94,17 @@ class Proof:
         script.write_text(HASHING.replace("PASSWORD", PASSWORD))
         waits = []
         for options in ((), ("--script", str(script))):
-            crowd = self.wrk("/api/auth/user", 40, 8, *options)
-            waits.append(self.waits()[1])
+            crowd = self.start_wrk("/api/auth/user", 40, 8, *options)
+            waits.append(self.measure_waits()[1])
             crowd.communicate()
         check(
             f"next to 40 clients that register and log in, nine in ten GET /api/auth/user take less than {waits[1]:.0f} ms: "
             f"{waits[1] / waits[0]:.1f} times as long as next to 40 that ask for the same",
-            waits[1] <= BESIDE_HASHING * waits[0],
+            waits[1] <= NEXT_TO_HASHING * waits[0],
         )
 
     def slow(self) -> None:
-        alone = self.waits("/api/message")
+        alone = self.measure_waits("/api/message")
         chunked, sized = self.head("Transfer-Encoding: chunked"), self.head("Content-Length: 1000")
         with ExitStack() as stack:
             stack.enter_context(slow_clients(self.node, 40, sized, b" "))
@@ -113,53 +113,53 @@ class Proof:
             stack.enter_context(slow_clients(self.node, 1_000, b""))
             stack.enter_context(slow_clients(self.node, 1_000, request_bytes("GET", "/healthz", "none")))
             time.sleep(2)
-            beside = self.waits("/api/message")
-        times = [one / other for one, other in zip(beside, alone, strict=True)]
+            crowded = self.measure_waits("/api/message")
+        times = [longer / shorter for longer, shorter in zip(crowded, alone, strict=True)]
         check(
-            "next to 40 clients that drip a body, 40 that drip chunks, 40 that never read and 2,000 that are idle, others "
-            f"wait {beside[0]:.1f} ms, nine in ten at most {beside[1]:.1f} ms, {times[0]:.1f} and {times[1]:.1f} times "
-            "as long as alone",
-            max(times) <= BESIDE_SLOW,
+            "next to 40 clients that send a body slowly, 40 that send chunks slowly, 40 that never read and 2,000 that are "
+            f"idle, others wait {crowded[0]:.1f} ms, nine in ten at most {crowded[1]:.1f} ms, {times[0]:.1f} and "
+            f"{times[1]:.1f} times as long as alone",
+            max(times) <= NEXT_TO_SLOW,
         )
 
     def memory(self) -> None:
-        with self.largest_memory() as sizes, ThreadPoolExecutor(8) as pool:
+        with self.watch_memory() as sizes, ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda _: self.node.get(LARGEST_PAGE, self.hoarder), range(40)))
         check(f"8 clients that read pages of 4 MB: a worker has {max(sizes)} MB", max(sizes) < READING)
-        with self.largest_memory() as sizes, slow_clients(self.node, 300, self.page):
+        with self.watch_memory() as sizes, slow_clients(self.node, 300, self.page):
             time.sleep(8)
-            beside, _ = self.waits(seconds=2)
-        check(f"300 that never read them: {max(sizes)} MB; others wait {beside:.0f} ms", max(sizes) < IGNORING)
+            wait, _ = self.measure_waits(seconds=2)
+        check(f"300 that never read them: {max(sizes)} MB; others wait {wait:.0f} ms", max(sizes) < IGNORING)
         took = wait_until(lambda: self.node.memory() < READING, 30, f"memory is below {READING} MB again")
         check(f"it has less than {READING} MB {took:.0f} s after they left")
-        half = self.head(f"Content-Length: {MEBIBYTE}") + b" " * (MEBIBYTE - 1)
-        with self.largest_memory() as sizes, slow_clients(self.node, 2_000, half):
+        incomplete = self.head(f"Content-Length: {MEBIBYTE}") + b" " * (MEBIBYTE - 1)
+        with self.watch_memory() as sizes, slow_clients(self.node, 2_000, incomplete):
             time.sleep(8)
-            beside, _ = self.waits(seconds=2)
+            wait, _ = self.measure_waits(seconds=2)
         check(
-            f"2,000 that hold back the last byte of 1 MiB: {max(sizes)} MB; others wait {beside:.0f} ms",
+            f"2,000 that hold back the last byte of 1 MiB: {max(sizes)} MB; others wait {wait:.0f} ms",
             max(sizes) < IGNORING,
         )
 
     @contextmanager
-    def largest_memory(self) -> Iterator[list[int]]:
-        """A list that grows with each look at the memory during the block."""
+    def watch_memory(self) -> Iterator[list[int]]:
+        """Yield a list to which the memory of the largest worker is added ten times a second during the block."""
         sizes, stopping = [self.node.memory()], threading.Event()
 
-        def look() -> None:
+        def watch() -> None:
             while not stopping.wait(0.1):
                 sizes.append(self.node.memory())
 
-        looking = threading.Thread(target=look)
-        looking.start()
+        watcher = threading.Thread(target=watch)
+        watcher.start()
         try:
             yield sizes
         finally:
             stopping.set()
-            looking.join()
+            watcher.join()
 
     def deadlines(self) -> None:
-        """How long the service bears requests that are never complete, and keeps responses that nobody reads."""
+        """Check how long the service waits for requests that are never complete, and keeps responses that nobody reads."""
         cases = {
             "a header": (self.head()[:-2] + b"X: ", b"x"),
             "a body": (self.head("Content-Length: 1000"), b" "),
@@ -170,11 +170,11 @@ class Proof:
             time.sleep(max(0, DEADLINE + TOLERANCE - max(ended)))
             kept = self.node.memory()
         shown = ", ".join(f"{name} after {seconds:.0f} s" for name, seconds in zip(cases, ended, strict=True))
-        check(f"of clients that drip it the service gives up {shown}", max(ended) <= DEADLINE + TOLERANCE)
-        check(f"beside 300 that have not read for {DEADLINE + TOLERANCE} s it has {kept} MB", kept < READING)
+        check(f"the service ends requests that come in pieces, one a second: {shown}", max(ended) <= DEADLINE + TOLERANCE)
+        check(f"with 300 that have not read for {DEADLINE + TOLERANCE} s it has {kept} MB", kept < READING)
 
     def seconds_until_end(self, first: bytes, piece: bytes) -> float:
-        """Send the pieces, one a second; return the seconds until the service has given the connection up."""
+        """Send `first`, then `piece` once a second; return the seconds until the service has closed the connection."""
         began = time.monotonic()
         with closing(socket.create_connection((self.node.host, self.node.port))) as connection:
             connection.sendall(first)
@@ -185,7 +185,7 @@ class Proof:
         return time.monotonic() - began
 
     def limit(self) -> None:
-        """More connections than the service may have open files."""
+        """Open more connections than the service may have open files."""
         node = Node(self.cluster.folder, self.cluster.url)
         node.command = ("prlimit", f"--nofile={OPEN_FILES}", *node.command)
         with running(node), closing(connect(node.url)) as kept, closing(connect(node.url)) as late:

@@ -1,4 +1,4 @@
-"""Clients: some write to each other, remember what was acknowledged and compare it with what is stored; some are slow."""
+"""Clients that write to each other and compare what was acknowledged with what is stored, pollers, and slow clients."""
 
 import asyncio
 import http.client
@@ -19,15 +19,15 @@ from urllib.parse import urlsplit
 from benchmarks.proofs.processes import Node, expect, wait_until
 
 PASSWORD = "a long secret"  # noqa: S105
-RETRY_AFTER = 0.1  # seconds; the service asks for five, but an impatient client finds more
+RETRY_AFTER = 0.1  # seconds; the service asks for five, but a client that retries sooner finds more mistakes
 POLL_EVERY = 0.1  # seconds
-CONNECTING = 100  # slow clients that connect at the same moment: fewer than a server lets wait
+CONNECTING = 100  # slow clients that connect at the same moment: fewer than the backlog of a server
 
 
 class Request(NamedTuple):
     began: float
     ended: float
-    outcome: int | str  # the status of the response, or the kind of failure where there was none
+    outcome: int | str  # the status of the response, or the kind of failure if there was none
 
 
 class Client(threading.Thread):
@@ -40,7 +40,7 @@ class Client(threading.Thread):
         self.acknowledged: dict[str, int] = {}  # id of the message by content
         self.content = ""  # of the message that it sends now
         self.requests: list[Request] = []
-        self.wrong: list[str] = []  # responses that a retry does not cure, or that are not JSON
+        self.wrong: list[str] = []  # responses that a retry does not fix, or that are not JSON
 
     def run(self) -> None:
         receivers = itertools.cycle(self.load.tokens)
@@ -77,7 +77,7 @@ class Client(threading.Thread):
 
 
 class Load:
-    """A client for each user, at work during a `with` block: each writes to all of them, itself too.
+    """A client for each user that sends messages during a `with` block, to all users in turn, its own user included.
 
     The clients use the URLs in turn, by default the node's. Without `keep`, each request has a connection of its own.
     """
@@ -87,7 +87,8 @@ class Load:
     ) -> None:
         self.tokens = register(node, [f"{names}-{number}" for number in range(clients)])
         self.stopping, self.pause, self.keep = threading.Event(), pause, keep
-        self.clients = [Client(self, *one) for one in zip(itertools.cycle(urls or [node.url]), self.tokens, strict=False)]
+        urls_and_names = zip(itertools.cycle(urls or [node.url]), self.tokens, strict=False)
+        self.clients = [Client(self, url, username) for url, username in urls_and_names]
 
     def __enter__(self) -> "Load":
         for client in self.clients:
@@ -100,22 +101,22 @@ class Load:
             client.join(timeout=40)
 
     def acknowledged(self) -> dict[str, int]:
-        """The id of each message that was acknowledged, by content."""
+        """Return the id of each message that was acknowledged, by content."""
         return {content: number for client in self.clients for content, number in [*client.acknowledged.items()]}
 
     def requests(self, since: float) -> list[Request]:
-        """The requests that ended after that moment."""
+        """Return the requests that ended after that moment."""
         return [request for client in self.clients for request in [*client.requests] if request.ended > since]
 
     def outcomes(self, since: float) -> Counter:
         return Counter(request.outcome for request in self.requests(since))
 
     def slowest(self, since: float) -> float:
-        """The seconds that the slowest request took."""
+        """Return the seconds that the slowest request took."""
         return max(request.ended - request.began for request in self.requests(since))
 
-    def until_all_go_on(self, times: int = 1) -> float:
-        """Return the seconds until each client was acknowledged so many times more."""
+    def wait_until_all_go_on(self, times: int = 1) -> float:
+        """Wait until each client has got `times` more messages acknowledged. Returns the seconds that it took."""
         goals = {client: len(client.acknowledged) + times for client in self.clients}
         return wait_until(
             lambda: all(client.wrong or len(client.acknowledged) >= goal for client, goal in goals.items()),
@@ -124,10 +125,10 @@ class Load:
         )
 
     def expect_nothing_lost(self, node: Node) -> int:
-        """Compare what was acknowledged with what is stored; return how many messages were."""
+        """Compare what was acknowledged with what is stored. Returns the number of acknowledged messages."""
         wrong = [response for client in self.clients for response in client.wrong]
-        expect(not wrong, f"Responses that a retry does not cure: {wrong[:5]}")
-        stored = [(m["content"], m["id"]) for token in self.tokens.values() for m in received(node, token)]
+        expect(not wrong, f"Responses that a retry does not fix: {wrong[:5]}")
+        stored = [(m["content"], m["id"]) for token in self.tokens.values() for m in received_messages(node, token)]
         acknowledged, contents = self.acknowledged(), Counter(content for content, _ in stored)
         lost = acknowledged.items() - {*stored}
         expect(not lost, f"Acknowledged, and not stored: {sorted(lost)[:5]}")
@@ -140,7 +141,7 @@ class Load:
 
 
 class Poller(threading.Thread):
-    """Polls by `after=` alone for what a user receives, from the nodes in turn; once `ending` is set, until it has all."""
+    """Polls the nodes in turn, with `after=`, for what a user receives. Ends when `ending` is set and nothing new comes."""
 
     def __init__(self, nodes: Sequence[Node], token: str) -> None:
         super().__init__(daemon=True)
@@ -156,7 +157,7 @@ class Poller(threading.Thread):
                 has_more = self.poll() or not ending
 
     def poll(self) -> bool:
-        """Return whether there may be more."""
+        """Return whether there may be more messages."""
         last = self.seen[-1][0] if self.seen else 0
         path = f"/api/message/received?after={last}&page_size=100"
         status, page = next(self.nodes).request("GET", path, token=self.token)
@@ -168,25 +169,25 @@ class Poller(threading.Thread):
         return True
 
     def expect_all_seen(self, node: Node) -> list[tuple[int, str]]:
-        """Compare what it saw with what is stored; return it."""
+        """Compare the messages that the poller saw with those stored. Returns their ids and contents."""
         self.join(timeout=60)
         expect(not self.wrong, f"Responses that a client that polls must not get: {self.wrong[:5]}")
-        stored = sorted((message["id"], message["content"]) for message in received(node, self.token))
+        stored = sorted((message["id"], message["content"]) for message in received_messages(node, self.token))
         differ = sorted({*self.seen} ^ {*stored})
         expect(self.seen == stored, f"Not seen exactly once and in order, of {len(stored)} messages: {differ[:5]}")
         return self.seen
 
 
 def register(node: Node, usernames: list[str]) -> dict[str, str]:
-    """Return the token of each."""
+    """Create the users and return the token of each."""
     return {
         username: node.post("/api/auth/register", {"username": username, "password": PASSWORD})["token"]
         for username in usernames
     }
 
 
-def received(node: Node, token: str, after: int = 0) -> Iterator[dict[str, Any]]:
-    """All that the user received since the message with that id, by catching up."""
+def received_messages(node: Node, token: str, after: int = 0) -> Iterator[dict[str, Any]]:
+    """Yield the messages that the user received after the message with that id, oldest page first."""
     path = f"/api/message/received?after={after}&page_size=100"
     while path:
         page = node.get(path, token)
@@ -201,22 +202,22 @@ def connect(url: str) -> http.client.HTTPConnection:
 
 
 def as_text(outcomes: Counter) -> str:
-    """How many there were of each status or kind of failure."""
+    """Return a text with the number of each status or kind of failure."""
     return ", ".join(f"{outcome}: {count:,}" for outcome, count in sorted(outcomes.items(), key=str)) or "none"
 
 
 def request_bytes(method: str, path: str, token: str, *headers: str) -> bytes:
-    """The request without its body."""
+    """Return the request without its body."""
     common = ("Host: 127.0.0.1", f"Authorization: Token {token}", "Content-Type: application/json")
     return "\r\n".join((f"{method} {path} HTTP/1.1", *common, *headers, "", "")).encode()
 
 
 @contextmanager
 def slow_clients(node: Node, number: int, first: bytes, piece: bytes = b"") -> Iterator[None]:
-    """So many clients that send `first` and then `piece` once a second, and never read; all connected during the block."""
+    """Connect this number of clients during the block. They send `first`, then `piece` once a second, and never read."""
     context = multiprocessing.get_context("fork")
     ready = context.Event()
-    process = context.Process(target=lambda: asyncio.run(_crowd(node, number, first, piece, ready)), daemon=True)
+    process = context.Process(target=lambda: asyncio.run(_run_slow_clients(node, number, first, piece, ready)), daemon=True)
     process.start()
     try:
         expect(ready.wait(60), f"Not all of {number} slow clients could connect within 60 s")
@@ -226,7 +227,7 @@ def slow_clients(node: Node, number: int, first: bytes, piece: bytes = b"") -> I
         process.join()
 
 
-async def _crowd(node: Node, number: int, first: bytes, piece: bytes, ready: Any) -> None:
+async def _run_slow_clients(node: Node, number: int, first: bytes, piece: bytes, ready: Any) -> None:
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     connecting, connected = asyncio.Semaphore(CONNECTING), asyncio.Barrier(number + 1)
@@ -245,7 +246,7 @@ async def _crowd(node: Node, number: int, first: bytes, piece: bytes, ready: Any
                     await asyncio.sleep(1)
                     await loop.sock_sendall(connection, piece)
             except OSError:
-                pass  # the service gave it up
+                pass  # the service closed the connection
             await asyncio.Event().wait()
 
     tasks = [asyncio.create_task(client()) for _ in range(number)]

@@ -1,9 +1,9 @@
 """Shows that the image and compose.yaml do what docs/deploy.md says of them, and runs the blocks of its section.
 
-Podman stands in for Docker. The two images that Dockerfile and compose.yaml name are not pulled but made of packages of
-Debian: one with Python, one with PostgreSQL and an entrypoint that does what compose.yaml needs of the official image. They
-stay in benchmarks/data/container, with Podman's storage. All containers run in a network of their own, which leads nowhere;
-what pip installs is fetched before. Needs root, and Debian's podman, runc and debootstrap.
+Podman is used in place of Docker. The two images that Dockerfile and compose.yaml name are not pulled but made of packages
+of Debian: one with Python, one with PostgreSQL and an entrypoint that does what compose.yaml needs of the official image.
+They stay in benchmarks/data/container, with Podman's storage. All containers run in a network without connection to others;
+pip's packages are fetched before. Needs root, and Debian's podman, runc and debootstrap.
 """
 
 import http.client
@@ -29,13 +29,13 @@ from config.testing.service import ROOT
 DATA = ROOT / "benchmarks" / "data" / "container"
 PYTHON = re.search("^FROM (python:([0-9.]+)-slim-(.*)) AS", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
 POSTGRES = re.search("image: (postgres:([0-9]+)-.*)", (ROOT / "compose.yaml").read_text())
-PRIVATE = "# for this clone alone"  # what files in a clone may hold, and no image may
+PRIVATE = "# for this clone alone"  # the content of files in a clone that no image may contain
 FILES = (".env", ".secret_key", "db.sqlite3", "logs/requests.log", "config/testing/private", "private.pem")
 LONGEST_START = 180  # seconds
 IN_FLIGHT = 10  # requests
 SETTINGS = ("-e", "DATABASE_URL_FILE=/secrets/database_url", "-e", "SECRET_KEY_FILE=/secrets/secret_key")
 
-# Without systemd, and where no process may have more files and processes than a sandbox gives.
+# Works without systemd, and in a sandbox that limits open files and processes.
 CONTAINERS = f"""
 [containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
@@ -104,13 +104,13 @@ class Container(Node):
     def workers(self) -> int:
         return podman("top", self.name, "args").count("python -m config.server") - 1
 
-    def printed(self) -> tuple[list[dict[str, Any]], str]:
-        """The log lines on standard output, and what is on standard error."""
+    def read_logs(self) -> tuple[list[dict[str, Any]], str]:
+        """Return the log lines on standard output, and the text on standard error."""
         output = subprocess.run(["podman", "logs", self.name], capture_output=True, text=True)
         return [json.loads(line) for line in output.stdout.splitlines()], output.stderr
 
     def post_slowly(self, token: str, body: bytes) -> Iterator[bytes]:
-        """Begin a request, and after the next `next` end it; yield what comes back."""
+        """Send the head of a request and yield what comes back; then send its body and yield what comes back."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=30)
         connection.connect()
         length = f"Content-Length: {len(body)}"
@@ -134,7 +134,7 @@ class Proof:
         [image] = json.loads(podman("image", "inspect", "messages"))
         with tempfile.TemporaryDirectory() as folder:
             podman("save", "--format", "docker-dir", "--output", folder, "messages")
-            saved = [*Path(folder).iterdir()]  # the layers, and what is said of them, their history included
+            saved = [*Path(folder).iterdir()]  # the layers, and their description with their history
             leaks = [file for file in saved if PRIVATE.encode() in file.read_bytes()]
             code = [file for file in saved if b"def wait_for_database" in file.read_bytes()]
         files = podman("run", "--rm", "messages", "find", ".").splitlines()
@@ -155,7 +155,7 @@ class Proof:
         self.service.wait_until_healthy()
         seconds = time.monotonic() - began
         readme = shell(sys.executable, str(ROOT / ".ci" / "readme.py")).strip()
-        lines, errors = self.service.printed()
+        lines, errors = self.service.read_logs()
         addresses = {line["address"] for line in lines if line["log"] == "activity"}
         check(
             f"compose up, healthy after {seconds:.1f} s. {readme}. Standard output: {len(lines)} log lines and nothing "
@@ -202,9 +202,9 @@ class Proof:
         user = self.second.run("id -u").strip()
         self.second.request("GET", "/api/conversation", **{"X-Forwarded-For": "203.0.113.7"})
         wait_until(
-            lambda: "conversation" in str(self.second.printed()), 10, "the line of a request is in the container's log"
+            lambda: "conversation" in str(self.second.read_logs()), 10, "the line of a request is in the container's log"
         )
-        lines, _ = self.second.printed()
+        lines, _ = self.second.read_logs()
         cpus = len(os.sched_getaffinity(0))
         check(
             f"a second container as user {user} with half a CPU has {self.second.workers()} worker, the first one "
@@ -255,10 +255,10 @@ def podman(*arguments: str) -> str:
     return shell("podman", *arguments)
 
 
-def make_bases() -> None:
-    """Make the images that Dockerfile and compose.yaml name, where they are not there yet."""
-    make_debian(PYTHON[1], "python3-venv")
-    make_debian("debian-with-postgresql", f"postgresql-{POSTGRES[2]}")
+def make_base_images() -> None:
+    """Make the images that Dockerfile and compose.yaml name, if they do not exist yet."""
+    make_debian_image(PYTHON[1], "python3-venv")
+    make_debian_image("debian-with-postgresql", f"postgresql-{POSTGRES[2]}")
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "Containerfile").write_text(POSTGRES_IMAGE)
         entrypoint = Path(folder) / "entrypoint"
@@ -267,7 +267,7 @@ def make_bases() -> None:
         podman("build", "--quiet", "--format", "docker", "--tag", POSTGRES[1], folder)
 
 
-def make_debian(image: str, package: str) -> None:
+def make_debian_image(image: str, package: str) -> None:
     if not succeeds("podman", "image", "exists", image):
         print(f"Making the image {image} …", flush=True)
         with tempfile.TemporaryDirectory(dir=DATA) as folder:
@@ -286,7 +286,7 @@ def fetch_packages() -> None:
 
 @contextmanager
 def proof_in_a_clone() -> Iterator[Proof]:
-    """Uses a copy of what is committed here. Its containers and volumes are removed in the end."""
+    """Yield a proof on a clone of this repository. Its containers and volumes are removed at the end."""
     with tempfile.TemporaryDirectory() as folder:
         shell("git", "clone", "--quiet", str(ROOT), folder)
         remove_containers()  # of a run that was killed
@@ -312,7 +312,7 @@ def main() -> None:
     os.environ["CONTAINERS_CONF"] = f"{DATA}/containers.conf"
     os.environ["CONTAINERS_STORAGE_CONF"] = f"{DATA}/storage.conf"
     os.environ["BUILDAH_FORMAT"] = "docker"
-    make_bases()
+    make_base_images()
     fetch_packages()
     enter_own_network()
     with proof_in_a_clone() as proof:

@@ -1,9 +1,9 @@
-"""docs/deploy.md works as it stands: its blocks are run from top to bottom on a Debian of its own, and none loses a request.
+"""Shows that docs/deploy.md works: its blocks are run from top to bottom on a Debian machine, and none loses a request.
 
-That Debian is made of namespaces: this machine's files, with every change kept in memory and thrown away, but processes, a
-network and a systemd of its own. The units, nginx, PostgreSQL and logrotate are the real ones. Needs root, and Debian 12
-with the packages that the page installs. Its network leads nowhere: the repository is a copy of what is committed here, and
-the packages of Python are fetched before.
+The machine is made of namespaces. It has this machine's files, but keeps changes in memory and discards them. Processes, a
+network and a systemd are its own. The units, nginx, PostgreSQL and logrotate are the real ones. Needs root, and Debian 12
+with the packages that the page installs. Its network has no connection to others: the repository is a copy of what is
+committed here, and the packages of Python are fetched before.
 """
 
 import json
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import psutil
 
-from benchmarks.proofs.clients import PASSWORD, Load, received
+from benchmarks.proofs.clients import PASSWORD, Load, received_messages
 from benchmarks.proofs.processes import Node, check, enter_own_network, expect, program, shell, wait_until
 from config.testing.service import ROOT
 
@@ -36,8 +36,8 @@ PROMPTS = {"Username": "operator", "Email": "", "Password": PASSWORD, "again": P
 CLIENTS = 6
 PAUSE = 0.05  # seconds between two messages of a client, for the limit that the page leaves on
 
-# Nothing reaches beyond the namespaces: the kernel's settings are read-only, no device is there that could do harm, and the
-# rights to set the clock or to load modules are given up. What this machine was set up to start and to fetch is taken away.
+# Nothing has an effect outside the namespaces: the kernel's settings are read-only, harmful devices are missing, and the
+# rights to set the clock or to load modules are dropped. This machine's own units and package sources are removed.
 BOOT = r"""
 set -eu
 folder=$1
@@ -100,7 +100,7 @@ class Block(NamedTuple):
 
 
 class Machine:
-    """A Debian of its own, in which the page is followed."""
+    """The Debian machine on which the blocks of the page are run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.done = folder, 0
@@ -127,7 +127,7 @@ class Machine:
         return not self.control_group.exists()
 
     def command(self, script: str) -> list[str]:
-        """What runs the script there, as if it was pasted into root's shell."""
+        """Return the command that runs the script on the machine, as if it was pasted into root's shell."""
         init = self.process.children()[0].pid
         enter = f"nsenter --target {init} --mount --uts --ipc --pid --cgroup --root --wdns=/root"
         path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -138,14 +138,14 @@ class Machine:
         return subprocess.run(self.command(script), stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
     def run(self, script: str) -> str:
-        """Return what the script prints; ends the proof where a command of it fails."""
+        """Return what the script prints. Ends the proof if one of its commands fails."""
         result = self.attempt(script)
         if result.returncode:
             journal = self.attempt("journalctl --no-pager --lines 40").stdout
             sys.exit(f"{script}\nfailed: {result.stdout[-2000:]} {result.stderr[-2000:]}\n{journal[-4000:]}")
         return result.stdout
 
-    def type(self, script: str) -> None:
+    def run_with_answers(self, script: str) -> None:
         """Run the script at a terminal, and type what it asks for."""
         command = self.command(script)
         process, terminal = pty.fork()
@@ -163,19 +163,19 @@ class Machine:
         return [block for block in blocks() if block.section == name]
 
     def follow(self, *steps: Block) -> None:
-        """Write those that are a file, run the others."""
+        """Write the blocks that are files, and run the others."""
         for block in steps:
             if block.path:
                 self.run(f"cat > {block.path} <<'END OF BLOCK'\n{block.content}END OF BLOCK\n")
             elif "createsuperuser" in block.content:
-                self.type(block.content)
+                self.run_with_answers(block.content)
             else:
                 self.run(block.content)
             self.done += 1
 
 
 class Site(Node):
-    """The service in the machine, as clients reach it."""
+    """The service on the machine, at the URL that clients use."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine, self.url = machine, f"https://{NAME}"
@@ -220,21 +220,21 @@ class Proof:
         )
 
     def upgrade(self, load: Load) -> None:
-        """What the page has for a service that runs, of which clients should notice nothing."""
-        [there], [back] = self.machine.section("Upgrade")[:1], self.machine.section("Upgrade")[1:]
+        """Run what the page has for a running service. Clients should notice nothing."""
+        upgrade, back = self.machine.section("Upgrade")
         before = self.site.version()
         self.publish("1.9.9", "SELECT 1 / 0")
-        with self.unnoticed(load, "an upgrade that fails at its migration"):
-            expect(self.machine.attempt(there.content).returncode != 0, "It should fail")
+        with self.expect_unnoticed(load, "an upgrade that fails at its migration"):
+            expect(self.machine.attempt(upgrade.content).returncode != 0, "It should fail")
             expect(self.site.version() == before, "The old release should go on serving")
         self.publish("2.0.0", "ALTER TABLE messageservice_message ADD COLUMN subject text NOT NULL DEFAULT ''")
-        with self.unnoticed(load, "an upgrade"):
-            self.machine.follow(there)
+        with self.expect_unnoticed(load, "an upgrade"):
+            self.machine.follow(upgrade)
             expect(self.site.version() == "2.0.0", f"{self.site.version()} serves after the upgrade")
-        with self.unnoticed(load, "back to the release before"):
+        with self.expect_unnoticed(load, "back to the release before"):
             self.machine.follow(back)
             expect(self.site.version() == before, f"{self.site.version()} serves after the way back")
-        with self.unnoticed(load, "logrotate, twice"):
+        with self.expect_unnoticed(load, "logrotate, twice"):
             for _ in range(2):
                 time.sleep(1)
                 self.machine.run("logrotate --force /etc/logrotate.d/messaging")
@@ -248,11 +248,11 @@ class Proof:
         )
 
     @contextmanager
-    def unnoticed(self, load: Load, name: str) -> Iterator[None]:
-        """Nothing happens in the block that a client could notice."""
+    def expect_unnoticed(self, load: Load, name: str) -> Iterator[None]:
+        """Run the block, and expect that no client of the load notices it."""
         began = time.monotonic()
         yield
-        load.until_all_go_on(5)
+        load.wait_until_all_go_on(5)
         outcomes, slowest = load.outcomes(began), load.slowest(began)
         check(
             f"{name}: {outcomes[201]:,} of {outcomes.total():,} requests got their 201, the slowest in {slowest:.1f} s",
@@ -260,7 +260,7 @@ class Proof:
         )
 
     def publish(self, version: str, statement: str) -> None:
-        """Commit a release that names its version in the schema, and migrates by the statement."""
+        """Commit a release that has this version in its schema, and a migration with the statement."""
         tree = self.machine.folder / version
         shell("git", "clone", "--quiet", str(self.machine.folder / "repository"), str(tree))
         settings, migrations = tree / "config" / "settings.py", tree / "messageservice" / "migrations"
@@ -273,17 +273,17 @@ class Proof:
         shell(*git, "push", "--quiet", "origin", "HEAD")
 
     def back_up_and_restore(self, name: str, steps: list[Block], before: Callable[[Load], None]) -> int:
-        """Return how many messages clients sent."""
+        """Back up and restore a database, with `before` and a backup under load. Returns how many messages clients sent."""
         backup, restore = steps
         with Load(self.site, name, CLIENTS, pause=PAUSE, keep=False) as load:
-            load.until_all_go_on(5)
+            load.wait_until_all_go_on(5)
             before(load)
             held = load.acknowledged()
-            with self.unnoticed(load, f"a backup of {name}"):
+            with self.expect_unnoticed(load, f"a backup of {name}"):
                 self.machine.follow(backup)
         sent = load.expect_nothing_lost(self.site)
         self.machine.follow(restore)
-        stored = {m["content"]: m["id"] for token in load.tokens.values() for m in received(self.site, token)}
+        stored = {m["content"]: m["id"] for token in load.tokens.values() for m in received_messages(self.site, token)}
         receiver, token = next(iter(load.tokens.items()))
         message = self.site.post("/api/message", {"receiver": receiver, "content": "after"}, token)
         page = self.site.get(f"/api/message/received?after={max(load.acknowledged().values())}", token)
@@ -295,7 +295,7 @@ class Proof:
         )
         return sent
 
-    def count_log_lines(self, expected: int) -> None:
+    def check_log_lines(self, expected: int) -> None:
         lines = self.machine.run("cd /var/log/messaging && zcat requests.log.2.gz && cat requests.log.1 requests.log")
         sent = sum('"/api/message"' in line and json.loads(line)["status"] == 201 for line in lines.splitlines())
         check(f"{sent:,} lines of sent messages in requests.log and what logrotate made of it", sent == expected)
@@ -310,8 +310,8 @@ def blocks() -> Iterator[Block]:
 
 
 @contextmanager
-def machine_of_its_own(*requirements: str) -> Iterator[Machine]:
-    """And this process in its network, under its names. It can install the service's Python packages and those named."""
+def running_machine(*requirements: str) -> Iterator[Machine]:
+    """Run a machine that can install the service's packages and `requirements`, and move this process into its network."""
     expect(os.geteuid() == 0, f"Only root can make a machine of its own: sudo {' '.join(sys.orig_argv)}")
     packages = {"dbus-daemon": "dbus", "pg_createcluster": "postgresql"}
     for name in ("dbus-daemon", "git", "logrotate", "nginx", "openssl", "pg_createcluster", "sqlite3"):
@@ -339,14 +339,14 @@ def machine_of_its_own(*requirements: str) -> Iterator[Machine]:
 
 
 def main() -> None:
-    with machine_of_its_own() as machine:
+    with running_machine() as machine:
         proof = Proof(machine)
         proof.install()
         sent = proof.back_up_and_restore("PostgreSQL", machine.section("Backup and restore"), proof.upgrade)
-        proof.count_log_lines(sent + 1)
+        proof.check_log_lines(sent + 1)
         switch, *steps = machine.section("SQLite in place of PostgreSQL")
         machine.follow(*machine.section("Monitoring"), switch)
-        proof.back_up_and_restore("SQLite", steps, lambda load: load.until_all_go_on(20))
+        proof.back_up_and_restore("SQLite", steps, lambda load: load.wait_until_all_go_on(20))
         files = machine.run("cd /var/lib/messaging && stat -c '%a %U' db.sqlite3* backup-*")
         expect({*files.splitlines()} == {"600 messaging"}, f"Modes of SQLite's files: {files}")
         check(

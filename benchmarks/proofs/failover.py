@@ -1,4 +1,4 @@
-"""docs/high-availability.md holds what it promises: whatever fails, nothing acknowledged is lost, and sends soon go on.
+"""Shows what docs/high-availability.md promises: whatever fails, nothing acknowledged is lost, and sends soon go on.
 
 Three machines made of namespaces run PostgreSQL, Patroni and etcd with the files of that page, in a network of their own.
 Clients send and poll through two nodes of the service while the primary is killed, frozen and cut off, a standby is killed,
@@ -34,11 +34,11 @@ CLIENTS = 8
 TIMES = 20  # that each client has to be acknowledged before, during and after an event
 AWAY = 30  # seconds, longer than the page's ttl
 FAILOVER_WITHIN, SWITCHOVER_WITHIN, UNNOTICED = 40, 15, 4  # seconds without a 201
-TOLD_WITHIN = 10  # seconds until every request has a response
+RESPONSE_WITHIN = 10  # seconds until every request has a response
 WHOLE_WITHIN = 180  # seconds until a machine that came back is a standby
 OWN_NETWORK = 0x40000000  # CLONE_NEWNET of <sched.h>
 
-# A machine's /etc, /opt and /run last until it is killed; what is on its disk is in its folder.
+# A machine's /etc, /opt and /run are lost when it is killed. Its disk is its folder, which stays.
 BOOT = r"""
 set -eu
 folder=$1 patroni=$2
@@ -52,7 +52,7 @@ mount -t tmpfs -o mode=1777 tmpfs /run/postgresql
 mount --bind "$folder/postgresql" /var/lib/postgresql
 mount --bind "$folder/etcd" /var/lib/etcd
 """
-# As the units do it.
+# Starts etcd and Patroni as the page's units do.
 SERVE = r"""
 runuser -u etcd -- env ETCD_DATA_DIR=/var/lib/etcd/default $(cat /etc/default/etcd) etcd >> "$folder/etcd/log" 2>&1 &
 cd /
@@ -63,7 +63,7 @@ wait
 
 
 def steps(section: str, word: str = "") -> str:
-    """The blocks of a section of the page that contain the word, as a script: files are written, commands run."""
+    """Return a script of the section's blocks that contain the word: it writes the files and runs the commands."""
     script, heading = "", ""
     for title, path, language, content in BLOCK.findall(PAGE):
         heading = title or heading
@@ -73,7 +73,7 @@ def steps(section: str, word: str = "") -> str:
 
 
 class Machine:
-    """One of the three. Its network and its disk outlast its processes."""
+    """One of the three machines. Its network and its disk stay when its processes are killed."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name, self.address, self.folder = name, ADDRESSES[name], folder / name
@@ -95,21 +95,21 @@ class Machine:
     def inside(self, *command: str) -> list[str]:
         return ["nsenter", f"--net=/proc/{self.network.pid}/ns/net", *command]
 
-    def start(self, more: str = "") -> None:
-        """Write its files, run a script with more, and start etcd and Patroni."""
+    def start(self, changes: str = "") -> None:
+        """Write the page's files, run the script `changes`, and start etcd and Patroni."""
         files = steps("Files").replace("s/db1/db2/", f"s/db1/{self.name}/").replace("/10.0.0.12/ }", f"/{self.address}/ }}")
         command = shlex.split("setpriv --pdeathsig KILL unshare --pid --fork --kill-child --mount --mount-proc sh -c")
         arguments = ("machine", str(self.folder), str(PATRONI))
-        self.process = psutil.Popen(self.inside(*command, BOOT + files + more + SERVE, *arguments))
+        self.process = psutil.Popen(self.inside(*command, BOOT + files + changes + SERVE, *arguments))
         wait_until(lambda: bool(self.process.children()), 10, "a machine boots")
 
     def enter(self, script: str) -> None:
-        """Run the script there."""
+        """Run the script on the machine."""
         init = self.process.children()[0].pid
         shell("nsenter", f"--target={init}", "--net", "--mount", "--pid", "sh", "-euc", script)
 
     def processes(self, name: str = "") -> list[psutil.Process]:
-        """Its processes of that name, or all; none while it is killed."""
+        """Return its processes whose names begin with `name`, by default all. There are none after it was killed."""
         found = []
         with suppress(psutil.NoSuchProcess):
             for process in self.process.children(recursive=True):
@@ -118,11 +118,11 @@ class Machine:
         return found
 
     def kill(self) -> None:
-        """End all its processes at the same moment."""
+        """Kill all its processes at the same moment."""
         kill_all([*self.processes(), self.process])
 
     def standbys(self) -> list[tuple[str, str]] | None:
-        """Return the states of the standbys that its PostgreSQL sends to, or None where it is not the primary."""
+        """Return the states of the standbys that its PostgreSQL sends to, or None if it is not the primary."""
         with suppress(OSError):
             status = send_request(f"http://{self.address}:8008/patroni", "GET", seconds=2)[1]
             if status.get("role") == "primary":
@@ -147,7 +147,7 @@ class Proof:
         self.given: dict[int, str] = {}  # the content of the message for each id that a client has seen
 
     def is_whole(self) -> bool:
-        """Whether there are a primary and two standbys that confirm its commits."""
+        """Return whether there are a primary and two standbys that confirm its commits."""
         standbys = [machine.standbys() for machine in self.machines]
         return [found for found in standbys if found is not None] == [[("streaming", "quorum")] * 2]
 
@@ -160,7 +160,7 @@ class Proof:
 
     @contextmanager
     def event(self, name: str, within: float, *, new_primary: bool) -> Iterator[Load]:
-        """What happens in the block happens under load; then nothing is lost, and within so many seconds sends go on."""
+        """Run the block under load. Expect that nothing is lost, and that at most `within` seconds pass without a 201."""
         before = self.primary()
         with ExitStack() as stack:
             load = Load(self.nodes[0], name.replace(" ", "-"), CLIENTS, [node.url for node in self.nodes])
@@ -169,11 +169,11 @@ class Proof:
                 poller.start()
                 stack.callback(poller.ending.set)
             stack.enter_context(load)
-            load.until_all_go_on(TIMES)
+            load.wait_until_all_go_on(TIMES)
             began = time.monotonic()
             yield load
             wait_until(self.is_whole, WHOLE_WITHIN, "there are a primary and two standbys")
-            load.until_all_go_on(TIMES)
+            load.wait_until_all_go_on(TIMES)
         messages = load.expect_nothing_lost(self.nodes[0])
         for poller in pollers:
             for number, content in poller.expect_all_seen(self.nodes[0]):
@@ -185,14 +185,14 @@ class Proof:
             f"id given twice; responses {as_text(load.outcomes(began))}, the slowest in {load.slowest(began):.1f} s; "
             f"the primary was {before.name}, and is {self.primary().name}",
             away <= within,
-            load.slowest(began) <= TOLD_WITHIN,
+            load.slowest(began) <= RESPONSE_WITHIN,
             (self.primary() is not before) == new_primary,
         )
 
     def kill(self) -> None:
         with self.event("PostgreSQL of the primary killed", FAILOVER_WITHIN, new_primary=False) as load:
             kill_all(self.primary().processes("postgres"))
-            load.until_all_go_on(TIMES)
+            load.wait_until_all_go_on(TIMES)
         with self.event("machine of the primary killed", FAILOVER_WITHIN, new_primary=True) as load:
             self.kill_machine(self.primary(), load)
         with self.event("machine of a standby killed", UNNOTICED, new_primary=False) as load:
@@ -202,7 +202,7 @@ class Proof:
     def kill_machine(machine: Machine, load: Load) -> None:
         machine.kill()
         time.sleep(AWAY)
-        load.until_all_go_on(TIMES)
+        load.wait_until_all_go_on(TIMES)
         machine.start()
 
     def replace(self) -> None:
@@ -221,14 +221,14 @@ class Proof:
     def freeze(self) -> None:
         name = "machine of the primary frozen and thawed"
         with self.event(name, FAILOVER_WITHIN, new_primary=True) as load, frozen(self.primary().processes()):
-            load.until_all_go_on(TIMES)
+            load.wait_until_all_go_on(TIMES)
         etcd = [process for machine in self.machines for process in machine.processes("etcd")]
         with self.event("all etcd frozen and thawed", UNNOTICED, new_primary=False), frozen(etcd):
             time.sleep(AWAY)
 
     def cut_off(self, name: str, *chains: str) -> None:
         with self.event(name, FAILOVER_WITHIN, new_primary=True) as load, dropped_packets(self.primary(), chains):
-            load.until_all_go_on(TIMES)
+            load.wait_until_all_go_on(TIMES)
 
     def switch_over(self) -> None:
         with self.event("switchover", SWITCHOVER_WITHIN, new_primary=True):
@@ -237,7 +237,7 @@ class Proof:
 
 @contextmanager
 def dropped_packets(machine: Machine, chains: tuple[str, ...]) -> Iterator[None]:
-    """Packets from and to the machine are dropped during the block, where they pass these chains of iptables."""
+    """Drop packets from and to the machine during the block, in these chains of iptables."""
     rules = [[chain, end, machine.address, "-j", "DROP"] for chain in chains for end in ("-s", "-d")]
     for rule in rules:
         shell("iptables", "-A", *rule)
@@ -249,7 +249,7 @@ def dropped_packets(machine: Machine, chains: tuple[str, ...]) -> Iterator[None]
 
 
 @contextmanager
-def proof() -> Iterator[Proof]:
+def running_proof() -> Iterator[Proof]:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         folder.chmod(0o755)
@@ -257,27 +257,27 @@ def proof() -> Iterator[Proof]:
         shell("ip", "link", "set", "lo", "up")
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         machines = [stack.enter_context(running_machine(folder, name)) for name in ADDRESSES]
-        on = Proof(machines, [])
-        wait_until(on.is_whole, WHOLE_WITHIN, "there are a primary and two standbys")
-        on.primary().enter(steps("Start", "createdb"))
+        proof = Proof(machines, [])
+        wait_until(proof.is_whole, WHOLE_WITHIN, "there are a primary and two standbys")
+        proof.primary().enter(steps("Start", "createdb"))
         url = re.search(r"^DATABASE_URL=(.*)$", PAGE, re.MULTILINE)[1]
-        on.nodes += [stack.enter_context(running(Node(folder, url))) for _ in range(2)]
-        yield on
+        proof.nodes += [stack.enter_context(running(Node(folder, url))) for _ in range(2)]
+        yield proof
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by SIGTERM"))  # and so stops what was started
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by SIGTERM"))  # stops what was started, too
     expect(os.geteuid() == 0, "Only root can make machines: sudo dev/bin/python -m benchmarks.proofs.failover")
     expect(PATRONI.exists(), "Patroni is missing: make benchmarks/data/patroni/installed")
     for name, package in {"etcd": "etcd-server", "iptables": "iptables", "pg_createcluster": "postgresql"}.items():
         program(name, package)
-    with proof() as on:
-        on.kill()
-        on.replace()
-        on.freeze()
-        on.cut_off("primary cut off from the other machines", "FORWARD")
-        on.cut_off("primary cut off from the nodes too", "FORWARD", "INPUT", "OUTPUT")
-        on.switch_over()
+    with running_proof() as proof:
+        proof.kill()
+        proof.replace()
+        proof.freeze()
+        proof.cut_off("primary cut off from the other machines", "FORWARD")
+        proof.cut_off("primary cut off from the nodes too", "FORWARD", "INPUT", "OUTPUT")
+        proof.switch_over()
 
 
 if __name__ == "__main__":

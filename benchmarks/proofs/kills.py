@@ -1,7 +1,7 @@
 """Shows that nothing acknowledged is lost, whatever is killed, frozen or stopped under load, on PostgreSQL and on SQLite.
 
-A worker is killed, all processes of the service are, and the service is stopped by SIGTERM; the PostgreSQL server is killed
-and frozen. Clients send during all of it, each message until it is acknowledged.
+A worker is killed, then all processes of the service. The service is stopped by SIGTERM. The PostgreSQL server is killed and
+frozen. Clients send all the time, each message until it is acknowledged.
 """
 
 import sqlite3
@@ -21,11 +21,11 @@ from benchmarks.proofs.processes import Cluster, Node, check, expect, kill_all, 
 from config.testing.service import ROOT
 
 CLIENTS = 16  # more than the service has threads: some of them always wait
-APART = 7  # seconds between two kills: where a worker dies within seconds of its start, the service gives up
+APART = 7  # seconds between two kills: the service ends if a worker dies within seconds of its start
 REPLACED_WITHIN = 5  # seconds
-BACK_WITHIN = 5  # seconds until all clients go on once everything is there again
+BACK_WITHIN = 5  # seconds until all clients go on once everything runs again
 AWAY = 6  # seconds without a database
-TOLD_WITHIN = 5  # seconds until a client is told that the database is gone, or does not respond
+RESPONSE_WITHIN = 5  # seconds until a request gets a response while the database does not run or respond
 UNAVAILABLE = {"detail": "The service is unavailable. Try again in a moment."}
 
 
@@ -42,7 +42,7 @@ class Proof:
         held = self.connections(victim)
         victim.kill()
         took = wait_until(lambda: self.listens({*self.node.workers()} - {*before}), 30, "a killed worker is replaced")
-        self.load.until_all_go_on(5)
+        self.load.wait_until_all_go_on(5)
         lost = self.load.outcomes(began).total() - self.load.outcomes(began)[201]
         check(
             f"killed a worker with {held} connections: replaced within {took:.2f} s, {lost} requests without a response",
@@ -63,12 +63,12 @@ class Proof:
         check(f"killed all processes and started the service: all clients went on {took:.2f} s later", took <= BACK_WITHIN)
 
     def start(self) -> float:
-        """Return the seconds from when the service is ready until all clients go on."""
+        """Start the service. Returns the seconds from when it is ready until all clients go on."""
         self.node.start()
-        return self.load.until_all_go_on()
+        return self.load.wait_until_all_go_on()
 
     def stop_service(self) -> None:
-        """By SIGTERM while all clients wait for their response."""
+        """Stop the service by SIGTERM while all clients wait for their response."""
         with self.locked():
             time.sleep(1)
             signalled = time.monotonic()
@@ -87,12 +87,12 @@ class Proof:
         )
 
     def give_up(self) -> None:
-        """Workers that die again and again."""
+        """Kill workers again and again, until the service ends."""
         until = time.monotonic() + 30
         while self.node.process.poll() is None and time.monotonic() < until:
             kill_all(self.node.workers())
             time.sleep(0.5)
-        status, said = self.node.process.poll(), self.node.printed().splitlines()[-1]
+        status, said = self.node.process.poll(), self.node.read_output().splitlines()[-1]
         self.start()
         check(
             f"killed workers until the service ended: it ends with {status} and says: {said}",
@@ -120,45 +120,47 @@ class Proof:
 
     def kill_database(self, cluster: Cluster) -> None:
         cluster.kill()
-        told = self.told_without_database()
+        responses = self.request_without_database()
         cluster.start()
-        took = self.load.until_all_go_on()
+        took = self.load.wait_until_all_go_on()
         check(
-            f"killed the PostgreSQL server: {told}; all clients went on {took:.2f} s after it was back", took <= BACK_WITHIN
+            f"killed the PostgreSQL server: {responses}; all clients went on {took:.2f} s after it was back",
+            took <= BACK_WITHIN,
         )
 
     def freeze_database(self, cluster: Cluster) -> None:
         began = time.monotonic()
         with cluster.frozen():
-            told = self.told_without_database()
-        took, slowest = self.load.until_all_go_on(), self.load.slowest(began)
+            responses = self.request_without_database()
+        took, slowest = self.load.wait_until_all_go_on(), self.load.slowest(began)
         check(
-            f"froze the PostgreSQL server: {told}, a response to all within {slowest:.2f} s; all went on {took:.2f} s later",
-            slowest <= TOLD_WITHIN,
+            f"froze the PostgreSQL server: {responses}, a response to all within {slowest:.2f} s; all went on {took:.2f} s "
+            "later",
+            slowest <= RESPONSE_WITHIN,
             took <= BACK_WITHIN,
         )
 
-    def told_without_database(self) -> str:
-        """What several kinds of requests get, again and again, and within how many seconds."""
+    def request_without_database(self) -> str:
+        """Send several kinds of requests, again and again. Returns what they get, and within how many seconds."""
         username, token = next(iter(self.load.tokens.items()))
         requests = {
             "a list": ("GET", "/api/message"),
             "a send": ("POST", "/api/message", {"receiver": username, "content": "into the void"}),
-            "a log-in": ("POST", "/api/auth/login", {"username": username, "password": PASSWORD}),
+            "a login": ("POST", "/api/auth/login", {"username": username, "password": PASSWORD}),
             "/readyz": ("GET", "/readyz"),
             "/healthz": ("GET", "/healthz"),
         }
         until = time.monotonic() + AWAY
 
         def slowest(name: str) -> str:
-            right, took = (200, {"status": "ok"}) if name == "/healthz" else (503, UNAVAILABLE), []
+            expected, took = (200, {"status": "ok"}) if name == "/healthz" else (503, UNAVAILABLE), []
             while time.monotonic() < until:
                 began = time.monotonic()
                 response = self.node.request(*requests[name], token=token)
                 took.append(time.monotonic() - began)
-                expect(response == right and took[-1] <= TOLD_WITHIN, f"{name} got {response} after {took[-1]:.1f} s")
+                expect(response == expected and took[-1] <= RESPONSE_WITHIN, f"{name} got {response} after {took[-1]:.1f} s")
                 time.sleep(0.1)
-            return f"{right[0]} to {name} within {max(took):.2f} s"
+            return f"{expected[0]} to {name} within {max(took):.2f} s"
 
         with ThreadPoolExecutor(len(requests)) as pool:
             return ", ".join(pool.map(slowest, requests))
@@ -179,35 +181,35 @@ def locked_file(file: Path) -> Iterator[None]:
 
 
 @contextmanager
-def proof(folder: Path, url: str, locked: Callable[[], AbstractContextManager]) -> Iterator[Proof]:
+def running_proof(folder: Path, url: str, locked: Callable[[], AbstractContextManager]) -> Iterator[Proof]:
     with running(Node(folder, url)) as node:
         with Load(node, "user", CLIENTS) as load:
-            load.until_all_go_on(5)
+            load.wait_until_all_go_on(5)
             yield Proof(node, load, locked)
-            load.until_all_go_on(5)
+            load.wait_until_all_go_on(5)
         messages = load.expect_nothing_lost(node)
-        lines = len(node.log_lines("requests"))  # it reads each of them as JSON
+        lines = len(node.log_lines("requests"))  # log_lines reads each line as JSON
         check(f"{messages:,} messages acknowledged, none lost, none doubled; {lines:,} lines logged, none torn")
 
 
 def main() -> None:
     with running_cluster() as cluster:
         print("On PostgreSQL:", flush=True)
-        with proof(cluster.folder, cluster.url, partial(locked_mailboxes, cluster.url)) as on:
-            on.give_up()
+        with running_proof(cluster.folder, cluster.url, partial(locked_mailboxes, cluster.url)) as proof:
+            proof.give_up()
             for _ in range(3):
-                on.kill_worker()
-            on.leave_orphans()
-            on.kill_service()
-            on.stop_service()
-            on.kill_database(cluster)
-            on.freeze_database(cluster)
+                proof.kill_worker()
+            proof.leave_orphans()
+            proof.kill_service()
+            proof.stop_service()
+            proof.kill_database(cluster)
+            proof.freeze_database(cluster)
         print("On SQLite:", flush=True)
         file = cluster.folder / "messages.sqlite3"
-        with proof(cluster.folder, f"sqlite:///{file}", partial(locked_file, file)) as on:
-            on.kill_worker()
-            on.kill_service()
-            on.stop_service()
+        with running_proof(cluster.folder, f"sqlite:///{file}", partial(locked_file, file)) as proof:
+            proof.kill_worker()
+            proof.kill_service()
+            proof.stop_service()
         with closing(sqlite3.connect(file)) as database:
             damage = database.execute("PRAGMA integrity_check").fetchall()
         expect(damage == [("ok",)], f"SQLite's file is damaged: {damage}")

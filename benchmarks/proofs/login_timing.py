@@ -1,8 +1,8 @@
-"""Shows that the time of a failed log-in does not tell what was wrong with it: that there is no such name, or what else.
+"""Shows that the time of a failed login does not tell what was wrong: the name, the password or an inactive account.
 
 One client tries all kinds of wrong credentials in random order on a service on SQLite, without limits. Without the hash that
-a log-in computes for an unknown name, it would take a tenth of the others' time. Where the medians differ by more than is
-allowed, as many are measured again, up to three times: a real difference stays, a random one does not.
+a login computes for an unknown name, it would take a tenth of the others' time. If the medians differ by more than ALLOWED,
+more logins are measured, at most REPEATS times in all: a real difference stays, a random difference does not.
 """
 
 import random
@@ -19,7 +19,7 @@ from benchmarks.proofs.processes import Node, check, expect, running
 TIMES = 200  # of each kind
 REPEATS = 3
 USERS = 10  # of each kind
-ALLOWED = 0.05  # of the median for an unknown name, about a millisecond
+ALLOWED = 0.05  # difference, as a part of the median for an unknown name; about a millisecond
 WRONG = "some other secret"
 UNKNOWN = "unknown name"
 KINDS = {  # the beginning of the names, all of one length, and the password
@@ -32,7 +32,7 @@ KINDS = {  # the beginning of the names, all of one length, and the password
 
 
 def measure(node: Node, times: dict[str, list[float]]) -> None:
-    """Add how long each log-in takes, in milliseconds, by kind."""
+    """Add the milliseconds that each login takes to the list of its kind."""
     for attempt in range(-USERS, TIMES):  # those before the first warm up
         for kind in random.sample([*KINDS], len(KINDS)):
             beginning, password = KINDS[kind]
@@ -61,7 +61,7 @@ def main() -> None:
                 if widest <= ALLOWED:
                     break
     shown = ", ".join(f"{kind} {median:.2f} ms" for kind, median in medians.items())
-    found = f"{len(times[UNKNOWN])} failed log-ins of each kind: {shown}; the medians differ by {widest:.1%} at most"
+    found = f"{len(times[UNKNOWN])} failed logins of each kind: {shown}; the medians differ by {widest:.1%} at most"
     check(found, widest <= ALLOWED)
 
 

@@ -1,8 +1,8 @@
-"""Shows that several nodes behind nginx are one service: any of them may go or come, and what one did holds on all.
+"""Shows that several nodes behind nginx are one service: any of them may stop or start, and what one stores holds on all.
 
-Three nodes on addresses of their own share a PostgreSQL server; nginx, which knows of a fourth as well, hands them requests
-in turn. Clients send through it while a node is killed, the fourth comes, another is stopped, and the killed one comes back.
-Then a limit, blocks and tokens across nodes.
+Three nodes on addresses of their own share a PostgreSQL server. nginx, which is also configured with a fourth, passes them
+requests in turn. Clients send through it while a node is killed, the fourth is started, another is stopped, and the first is
+started again. Then a limit, blocks and tokens are tried across nodes.
 """
 
 import itertools
@@ -26,8 +26,8 @@ ADDRESSES = ("127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5")
 CLIENTS = 12
 TIMES = 20  # that each client has to be acknowledged between two events
 LIMIT = 10  # messages of a sender
-ROUNDS = 30  # of what must hold at once
-WITHIN = 10  # seconds until a node that came takes messages; longer no client waits
+ROUNDS = 30  # of blocks and tokens, each of which must hold at once on all nodes
+WITHIN = 10  # seconds until a started node takes messages, and that a client waits at most
 
 
 class Proof:
@@ -39,12 +39,12 @@ class Proof:
         with Load(first, "user", CLIENTS, [self.url]) as load:
             with self.event(load, "killed a node", {201, 503}):
                 second.kill()
-            with self.event(load, "started one that was never there", {201, 503}):
+            with self.event(load, "started the fourth node", {201, 503}):
                 newcomer.start()
                 self.wait_for_messages(newcomer)
-            with self.event(load, "stopped one by SIGTERM", {201}):
+            with self.event(load, "stopped a node by SIGTERM", {201}):
                 third.stop()
-            with self.event(load, "started the killed one", {201, 503}):
+            with self.event(load, "started the killed node", {201, 503}):
                 second.start()
                 self.wait_for_messages(second)
         taken = ", ".join(f"{messages_taken(node):,}" for node in self.nodes)
@@ -52,10 +52,10 @@ class Proof:
 
     @contextmanager
     def event(self, load: Load, name: str, expected: set[int], retries: int = 1) -> Iterator[None]:
-        load.until_all_go_on(TIMES)
+        load.wait_until_all_go_on(TIMES)
         began = time.monotonic()
         yield
-        load.until_all_go_on(TIMES)
+        load.wait_until_all_go_on(TIMES)
         outcomes, slowest = load.outcomes(began), load.slowest(began)
         check(
             f"{name}: responses {as_text(outcomes)}; the slowest took {slowest:.1f} s",
@@ -85,12 +85,12 @@ class Proof:
     def blocks_and_tokens(self) -> None:
         tokens = register(self.nodes[0], ["blocking", "blocked"])
         rounds = itertools.islice(itertools.cycle(itertools.permutations(self.nodes, 3)), ROUNDS)
-        for one, other, third in rounds:
-            one.post("/api/block", {"blocked": "blocked"}, tokens["blocking"])
-            expect(send(other, tokens["blocked"], "blocking") == 403, "A block made on another node does not hold")
+        for first, second, third in rounds:
+            first.post("/api/block", {"blocked": "blocked"}, tokens["blocking"])
+            expect(send(second, tokens["blocked"], "blocking") == 403, "A block made on another node does not hold")
             third.call("DELETE", "/api/block/blocked", token=tokens["blocking"])
-            token = one.post("/api/auth/login", {"username": "blocking", "password": PASSWORD})["token"]
-            other.get("/api/auth/user", token)
+            token = first.post("/api/auth/login", {"username": "blocking", "password": PASSWORD})["token"]
+            second.get("/api/auth/user", token)
             third.post("/api/auth/logout", token=token)
             statuses = {node.request("GET", "/api/auth/user", token=token)[0] for node in self.nodes}
             expect(statuses == {401}, f"A token that was revoked on another node: {statuses}")
@@ -107,7 +107,7 @@ def messages_taken(node: Node) -> int:
 
 @contextmanager
 def nginx(nodes: list[Node]) -> Iterator[str]:
-    """The URL of nginx with the site of nginx.conf, as a user without privileges."""
+    """Run nginx with the site of nginx.conf, as a user without privileges. Yields its URL."""
     port = free_port()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -130,7 +130,7 @@ def nginx(nodes: list[Node]) -> Iterator[str]:
 
 
 @contextmanager
-def proof(folder: Path, database_url: str) -> Iterator[Proof]:
+def running_proof(folder: Path, database_url: str) -> Iterator[Proof]:
     with ExitStack() as stack:
         settings = {"PORT": str(free_port()), "TRUSTED_PROXIES": "1"}
         nodes = [Node(folder, database_url, HOST=host, **settings) for host in ADDRESSES]
@@ -141,10 +141,10 @@ def proof(folder: Path, database_url: str) -> Iterator[Proof]:
 
 
 def main() -> None:
-    with running_cluster() as cluster, proof(cluster.folder, cluster.url) as on:
-        on.under_load()
-        on.limit()
-        on.blocks_and_tokens()
+    with running_cluster() as cluster, running_proof(cluster.folder, cluster.url) as proof:
+        proof.under_load()
+        proof.limit()
+        proof.blocks_and_tokens()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Shows that PgBouncer may stand between the nodes and PostgreSQL, with the settings of docs/scaling.md.
+"""Shows that PgBouncer can be used between the nodes and PostgreSQL, with the settings of docs/scaling.md.
 
-The nodes of `nodes` hold more connections than PgBouncer does. Clients send through all of them while the server is killed
-and starts again, and PgBouncer after it. It needs PgBouncer 1.22 or newer, which Debian has since 13.
+The nodes of `nodes` open more connections than PgBouncer does. Clients send through all nodes while first the server, then
+PgBouncer is killed and started again. Needs PgBouncer 1.22 or newer, which Debian has since version 13.
 """
 
 import re
@@ -13,12 +13,12 @@ import psutil
 import psycopg
 
 from benchmarks.proofs.clients import Load
-from benchmarks.proofs.nodes import Proof, proof
+from benchmarks.proofs.nodes import Proof, running_proof
 from benchmarks.proofs.processes import Cluster, check, kill_all, program, running_cluster, wait_until, without_root
 from config.testing.http_client import free_port
 from config.testing.service import ROOT
 
-ROLE = "messaging"  # as the page calls it
+ROLE = "messaging"  # its name on the page
 POOLED = 4  # connections of PgBouncer to the server; each node could use eight
 AWAY = 2  # seconds
 SETTINGS = {"statement_timeout": "4s", "lock_timeout": "3s", "random_page_cost": "1.1", "synchronous_commit": "on"}
@@ -58,8 +58,8 @@ class Pooler:
         kill_all([*self.process.children(), self.process])
 
 
-def kill_and_start(on: Proof, load: Load, name: str, kill: Callable[[], None], start: Callable[[], None]) -> None:
-    with on.event(load, f"killed {name}, started it {AWAY} s later", {201, 503}, retries=100):
+def kill_and_start(proof: Proof, load: Load, name: str, kill: Callable[[], None], start: Callable[[], None]) -> None:
+    with proof.event(load, f"killed {name}, started it {AWAY} s later", {201, 503}, retries=100):
         kill()
         time.sleep(AWAY)
         start()
@@ -70,11 +70,11 @@ def main() -> None:
         pooler = Pooler(server)
         pooler.start()
         stack.callback(pooler.kill)
-        on = stack.enter_context(proof(server.folder, pooler.url))
-        with Load(on.nodes[0], "user", 16, [on.url]) as load:
-            kill_and_start(on, load, "the server", server.kill, server.start)
-            kill_and_start(on, load, "PgBouncer", pooler.kill, pooler.start)
-        messages = load.expect_nothing_lost(on.nodes[0])
+        proof = stack.enter_context(running_proof(server.folder, pooler.url))
+        with Load(proof.nodes[0], "user", 16, [proof.url]) as load:
+            kill_and_start(proof, load, "the server", server.kill, server.start)
+            kill_and_start(proof, load, "PgBouncer", pooler.kill, pooler.start)
+        messages = load.expect_nothing_lost(proof.nodes[0])
         with psycopg.connect(server.url) as connection:
             query = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s"
             (connections,) = connection.execute(query, [ROLE]).fetchone()

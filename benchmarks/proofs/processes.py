@@ -33,7 +33,7 @@ SETTINGS = {
 
 
 class Node(Service):
-    """The service without limits; `environment` holds its other settings."""
+    """The service without limits. `environment` has its other settings."""
 
     def __init__(self, folder: Path, database_url: str, **environment: str) -> None:
         logs = Path(tempfile.mkdtemp(prefix="logs-", dir=folder))
@@ -44,14 +44,14 @@ class Node(Service):
         try:
             super().start()
         except TimeoutError as error:
-            sys.exit(f"{self.url}: {error} {self.printed()}")
+            sys.exit(f"{self.url}: {error} {self.read_output()}")
 
-    def printed(self) -> str:
+    def read_output(self) -> str:
         self.output.seek(0)
         return self.output.read()
 
     def kill(self) -> None:
-        """End all of its processes at once, with SIGKILL; nothing where it does not run."""
+        """End all of its processes at once, with SIGKILL, if it runs."""
         with suppress(AttributeError, ProcessLookupError):
             super().kill()
 
@@ -61,11 +61,11 @@ class Node(Service):
         return []
 
     def memory(self) -> int:
-        """The resident memory of its largest worker, in MB."""
+        """Return the resident memory of its largest worker, in MB."""
         return round(max(worker.memory_info().rss for worker in self.workers()) / 1e6)
 
     def log_lines(self, name: str) -> list[dict[str, Any]]:
-        """The lines of requests.log, activity.log or debug.log."""
+        """Return the lines of requests.log, activity.log or debug.log."""
         file = self.log_folder / f"{name}.log"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
@@ -81,7 +81,7 @@ class Node(Service):
         return self.call("POST", path, body, token)
 
     def call(self, method: str, path: str, body: Any = None, token: str | None = None) -> Any:
-        """Return the JSON of a good response; ends the proof where it is an error."""
+        """Return the JSON of the response. Ends the proof if it is an error."""
         status, content = self.request(method, path, body, token)
         expect(status < 400, f"{method} {self.url}{path}: {status} {content}")
         return content
@@ -115,7 +115,7 @@ class Cluster:
         self.run("initdb", "--username", USER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8")
 
     def start(self) -> None:
-        """Return once it accepts connections; crash recovery included."""
+        """Return when the server accepts connections, after crash recovery if it was killed."""
         self.run("pg_ctl", "start", "--wait", "--silent", "-l", f"{self.data}.log")
 
     def run(self, name: str, *arguments: str) -> None:
@@ -124,19 +124,19 @@ class Cluster:
         result = subprocess.run(command, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         expect(result.returncode == 0, f"{name}: {result.stdout}")
 
-    def processes(self) -> list[psutil.Process]:
-        """All its processes, the main one suspended, so that it starts no other."""
+    def suspend_main_process(self) -> list[psutil.Process]:
+        """Suspend the main process, so that it starts no other. Returns all processes of the server."""
         main = psutil.Process(int((self.data / "postmaster.pid").read_text().split()[0]))
         main.suspend()
         return [*main.children(recursive=True), main]
 
     def kill(self) -> None:
-        """SIGKILL to all of its processes at the same moment, as when the machine fails."""
+        """Kill all of its processes at the same moment, as when the machine fails."""
         with suppress(FileNotFoundError, psutil.NoSuchProcess):
-            kill_all(self.processes())
+            kill_all(self.suspend_main_process())
 
     def frozen(self) -> AbstractContextManager:
-        return frozen(self.processes())
+        return frozen(self.suspend_main_process())
 
 
 class Standby(Cluster):
@@ -152,7 +152,7 @@ class Standby(Cluster):
 
 @contextmanager
 def running_cluster() -> Iterator[Cluster]:
-    """A server in a temporary folder, which is there for more than the server."""
+    """Run a server in a temporary folder, in which the proof can put other files too."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         if os.geteuid() == 0:
             shutil.chown(folder, USER)
@@ -165,7 +165,7 @@ def running_cluster() -> Iterator[Cluster]:
 
 @contextmanager
 def frozen(processes: Iterable[psutil.Process]) -> Iterator[None]:
-    """None of the processes runs during the block. Connections stay open, and the kernel accepts new ones."""
+    """Suspend the processes during the block. Connections stay open, and the kernel accepts new connections."""
     try:
         for process in processes:
             process.suspend()
@@ -183,12 +183,12 @@ def kill_all(processes: Iterable[psutil.Process]) -> None:
 
 
 def without_root(*command: str) -> list[str]:
-    """The command for a program that refuses to run as root."""
+    """Return the command as the user of PostgreSQL if this user is root, for a program that does not run as root."""
     return ["runuser", "-u", USER, "--", *command] if os.geteuid() == 0 else [*command]
 
 
 def enter_own_network() -> None:
-    """Move this process into a network of its own that leads nowhere, with mounts of its own."""
+    """Move this process into a network of its own, without connection to others, and give it mounts of its own."""
     unshared = ctypes.CDLL(None, use_errno=True).unshare(OWN_NETWORK_AND_MOUNTS)
     expect(unshared == 0, f"Namespaces are not allowed here: {os.strerror(ctypes.get_errno())}")
     shell("mount", "--make-rprivate", "/")
@@ -196,7 +196,7 @@ def enter_own_network() -> None:
 
 
 def shell(*command: str, **options: Any) -> str:
-    """Return what the command prints; ends the proof where it fails."""
+    """Return what the command prints. Ends the proof if it fails."""
     result = subprocess.run(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
     )
@@ -205,13 +205,13 @@ def shell(*command: str, **options: Any) -> str:
 
 
 def program(name: str, package: str, *folders: Path) -> str:
-    """The path of a program; ends the proof where it is missing, and says how to get it."""
+    """Return the path of a program. If it is missing, ends the proof and prints how to install it."""
     found = shutil.which(name, path=":".join([os.environ["PATH"], "/usr/sbin", *map(str, folders)]))
     return found or sys.exit(f"{name} is missing; on Debian and Ubuntu: sudo apt install {package}")
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> float:
-    """Return the seconds until the condition held; ends the proof where it does not in time."""
+    """Wait until the condition holds, and return the seconds that it took. Ends the proof after `seconds`."""
     began = time.monotonic()
     while not condition():
         expect(time.monotonic() - began < seconds, f"Not within {seconds:g} s: {what}")
@@ -220,12 +220,12 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> floa
 
 
 def expect(holds: bool, what: str) -> None:
-    """End the proof where something does not hold, and say what."""
+    """End the proof and print `what` if the condition does not hold."""
     if not holds:
         sys.exit(what[:3000])
 
 
 def check(finding: str, *conditions: bool) -> None:
-    """Print what was found, and end the proof where it is not as it must be."""
+    """Print the finding, and end the proof if one of the conditions does not hold."""
     print(f"- {finding}", flush=True)
     expect(all(conditions), "That is not what is promised.")

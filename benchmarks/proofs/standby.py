@@ -1,8 +1,8 @@
 """Shows that a node on a hot standby responds to every read, and with 503 to the rest, until the standby is promoted.
 
-One node has the primary of two PostgreSQL servers as its database, another one the standby. Every operation of the schema is
-tried on the second node. Then how often it shows what is no longer true. At the end the primary is killed and the standby
-promoted, while the node goes on.
+One node uses the primary of two PostgreSQL servers, a second node the standby. Every operation of the schema is tried on the
+second node. Then the proof measures how often it shows an old state. At the end the primary is killed and the standby is
+promoted, while the node runs.
 """
 
 import json
@@ -19,8 +19,8 @@ WITHIN = 10  # seconds
 READS = {"get", "head", "options"}
 
 
-def replay(standby: Standby, position: str) -> bool:
-    """Whether the standby has what the primary had written at that position."""
+def has_replayed(standby: Standby, position: str) -> bool:
+    """Return whether the standby has everything that the primary had written at that position."""
     with psycopg.connect(standby.url) as connection:
         return connection.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", [position]).fetchone()[0]
 
@@ -28,11 +28,11 @@ def replay(standby: Standby, position: str) -> bool:
 def wait_for_standby(standby: Standby) -> None:
     with psycopg.connect(standby.primary.url) as connection:
         (position,) = connection.execute("SELECT pg_current_wal_lsn()").fetchone()
-    wait_until(lambda: replay(standby, position), WITHIN, "the standby has what the primary wrote")
+    wait_until(lambda: has_replayed(standby, position), WITHIN, "the standby has what the primary wrote")
 
 
 def try_every_operation(node: Node, token: str, message: int) -> None:
-    """Reads succeed; everything else is rejected, with all that belongs to an error, and changes nothing."""
+    """Check that reads succeed, and that other operations get a 503 with Retry-After, request id and log line."""
     session = node.get("/api/auth/session", token)["results"][0]["id"]
     values = {"id": message, "username": "bob", "session_id": session}
     reads, rejected = [], {}
@@ -65,7 +65,7 @@ def try_every_operation(node: Node, token: str, message: int) -> None:
 
 
 def measure_lag(primary: Node, second: Node, tokens: dict[str, str]) -> None:
-    """How often a read right after a write does not show it yet, and how long it takes until it does."""
+    """Measure how often a read right after a write does not show it yet, and how long that takes."""
     unseen, alive, seconds = 0, 0, []
 
     def status(path: str, token: str) -> int:
@@ -104,7 +104,7 @@ def main() -> None:
         message = first.post("/api/message", {"receiver": "bob", "content": "hi"}, tokens["alice"])["id"]
         wait_for_standby(standby)
         ready = [node.get("/readyz") for node in (first, second)]
-        check(f"/readyz of both nodes: {ready}", [one["writable"] for one in ready] == [True, False])
+        check(f"/readyz of both nodes: {ready}", [response["writable"] for response in ready] == [True, False])
         try_every_operation(second, tokens["alice"], message)
         measure_lag(first, second, tokens)
         workers = second.workers()

@@ -1,6 +1,6 @@
-"""The yardstick `rival`: FastAPI, SQLAlchemy's asyncio ORM and asyncpg, as their documentation would have you write it.
+"""The service `rival`, to compare with: FastAPI, SQLAlchemy's asyncio ORM and asyncpg, as in their documentation.
 
-It leaves out registration, log-in, logs, request ids, limits, idempotency keys, conversations and read marks.
+It leaves out registration, login, logs, request ids, limits, idempotency keys, conversations and read marks.
 """
 
 import hashlib

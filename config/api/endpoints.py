@@ -45,7 +45,7 @@ class ReadinessView(OpenView):
         tables = {connection.ops.quote_name(model._meta.db_table) for model in apps.get_models(include_auto_created=True)}
         try:
             execute(" UNION ALL ".join(f"SELECT 1 FROM {table} WHERE 1 = 0" for table in sorted(tables)))  # noqa: S608
-        except DatabaseError as error:
+        except DatabaseError as error:  # a missing table, too, is a 503
             raise OperationalError from error
         return Response({"status": "ok", "writable": is_writable()})
 

@@ -37,7 +37,7 @@ def exception_handler(error: Exception, context: dict) -> Response:
 
 
 def error_response(request: HttpRequest, exception: Exception) -> JsonResponse:
-    """The response to an error outside the framework's views; also Django's handler400, handler403 and handler404."""
+    """Return the response to an error outside the framework's views. Also Django's handler400, handler403 and handler404."""
     response = exception_handler(exception, {})
     headers = {"Retry-After": response["Retry-After"]} if "Retry-After" in response else {}
     return JsonResponse(response.data, status=response.status_code, headers=headers)
@@ -74,7 +74,7 @@ def _as_api_exception(error: Exception) -> Exception:
     if isinstance(error, Error):
         database_errors.inc()
     if isinstance(error.__cause__, postgresql.FeatureNotSupported):
-        DatabaseWrapper.outdated_before = time.monotonic()  # their prepared statements are for a changed table
+        DatabaseWrapper.outdated_before = time.monotonic()  # older connections have prepared statements for a changed table
     if not isinstance(error, Error) or (isinstance(error, MISTAKES) and not isinstance(error.__cause__, CHANGED)):
         return _api_exception(500, "Something went wrong")
     return _api_exception(503, "The service is unavailable. Try again in a moment.", wait=5)

@@ -115,11 +115,11 @@ class PageOrBeforePagination(PagePagination):
         self.request = request
         rows, has_next, has_previous = getattr(listing, direction)(pk, page_size(request))
         newest, oldest = (rows[0].id, rows[-1].id) if rows else (max(0, pk - 1), pk + 1)
-        links = [{"before": oldest, "after": None}, {"after": newest, "before": None}]
-        onward, back = links if direction == "before" else reversed(links)
+        older, newer = {"before": oldest, "after": None}, {"after": newest, "before": None}
+        following, preceding = (older, newer) if direction == "before" else (newer, older)
         self.envelope = {
-            "next": self.link(**onward) if has_next else None,
-            "previous": self.link(**back) if has_previous else None,
+            "next": self.link(**following) if has_next else None,
+            "previous": self.link(**preceding) if has_previous else None,
         }
         return rows
 

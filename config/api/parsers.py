@@ -38,7 +38,7 @@ def parse_json(text: str) -> Any:
 
 
 def unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The fields as a dictionary; raises ValidationError for those that are given more than once."""
+    """Return the fields as a dictionary. Raises ValidationError for the fields that are given more than once."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         counts = Counter(name.encode(errors="replace").decode() for name, _ in pairs)  # no response can hold lone surrogates

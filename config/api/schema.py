@@ -63,7 +63,7 @@ def examples(*, request: dict | None = None, response: dict | None = None) -> Ca
 
 
 def add_error_schemas(result: dict, **kwargs: object) -> dict:
-    """A postprocessing hook of drf-spectacular."""
+    """Add the schemas of errors, as a postprocessing hook of drf-spectacular."""
     result["components"]["schemas"].update(ERROR_SCHEMAS)
     return result
 

@@ -23,7 +23,7 @@ class BaseView(GenericAPIView):
         super().initial(request, *args, **kwargs)
         if not hasattr(self, request.method.lower()):
             return  # a 405 follows
-        known = self.known_parameters() if request.method in ("GET", "HEAD", "OPTIONS") else ()
+        known = self.known_parameters() if request.method in SAFE_METHODS else ()
         errors = {}
         for name, values in request.query_params.lists():
             if name not in known:

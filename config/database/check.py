@@ -15,7 +15,7 @@ LONGEST_WAIT = 30  # seconds
 def wait_for_database(alias: str = DEFAULT_DB_ALIAS) -> None:
     """Return when the database can be used, or end the process with one line that names DATABASE_URL.
 
-    A PostgreSQL server that is still starting has LONGEST_WAIT. The connection is closed, because the server forks workers.
+    Waits up to LONGEST_WAIT for a PostgreSQL server that is starting. Closes the connection: the server forks workers.
     """
     connection = connections[alias]
     deadline = time.monotonic() + LONGEST_WAIT

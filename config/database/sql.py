@@ -55,10 +55,10 @@ def is_writable() -> bool:
     if connection.vendor != "postgresql":
         return True
     connection.ensure_connection()
-    reported = connection.connection.info.parameter_status
-    if reported("in_hot_standby") == reported("default_transaction_read_only") == "off":
+    status = connection.connection.info.parameter_status
+    if status("in_hot_standby") == status("default_transaction_read_only") == "off":
         return True
-    return fetch_one("SHOW transaction_read_only") == ("off",)  # also where a standby was promoted since the last response
+    return fetch_one("SHOW transaction_read_only") == ("off",)  # a standby may have been promoted since its last response
 
 
 def assume_utc(time: datetime | None) -> datetime | None:

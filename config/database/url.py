@@ -57,7 +57,7 @@ def _sqlite(variable: str, file: Path) -> dict[str, Any]:
 def _postgresql(variable: str, url: str) -> dict[str, Any]:
     try:
         parameters = conninfo_to_dict(url)
-    except psycopg.ProgrammingError:  # its message quotes the URL, and so the password
+    except psycopg.ProgrammingError:  # its message contains the URL, and so the password
         abort(variable, EXPECTED)
     host, port, name = (parameters.pop(key, "") for key in ("host", "port", "dbname"))
     # Each of them could be a part of a password that is not percent-encoded, so it is not shown.
@@ -70,7 +70,8 @@ def _postgresql(variable: str, url: str) -> dict[str, Any]:
     if "," in host:
         parameters.setdefault("target_session_attrs", "read-write")  # of several hosts, the primary
     options = [f"-c {setting}={value}" for setting, value in SESSION_SETTINGS.items()]
-    options += [parameters.pop("options", ""), "-c synchronous_commit=on"]  # last: nothing makes a 201 less than durable
+    # Last, so that no other option overrides it: what was acknowledged with a 201 must be on disk.
+    options += [parameters.pop("options", ""), "-c synchronous_commit=on"]
     return {
         "ENGINE": "config.database.postgresql",
         "HOST": host,

@@ -41,7 +41,7 @@ def main() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, 32_768)  # memory of a large request goes back to the system
         mallopt(M_ARENA_MAX, 1)
-        mallopt(M_TOP_PAD, 32 * 2**20)  # but the 19 MiB that a password hash takes stay: to map them again doubles its time
+        mallopt(M_TOP_PAD, 32 * 2**20)  # but not the 19 MiB of a password hash: mapping them again would double its time
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     with ExitStack() as stack:
@@ -112,13 +112,13 @@ def free_address(host: str, port: int) -> str:
         except OSError as error:
             if error.errno == errno.EADDRNOTAVAIL:
                 abort("HOST", f"{host!r} is not an address of this machine")
-            reason = f"used by {listeners(port)}" if error.errno == errno.EADDRINUSE else error.strerror
+            reason = f"used by {describe_listeners(port)}" if error.errno == errno.EADDRINUSE else error.strerror
             abort("PORT", f"cannot listen on {port} ({reason}); try another: PORT={port + 1} make serve")
     return address[0]
 
 
-def listeners(port: int) -> str:
-    """Describe the processes that listen on the port, as far as this user may see them."""
+def describe_listeners(port: int) -> str:
+    """Return the processes that listen on the port, as far as this user may see them."""
     with suppress(psutil.Error):
         tcp = psutil.net_connections("tcp")
         processes = {each.pid for each in tcp if each.status == psutil.CONN_LISTEN and each.laddr.port == port} - {None}

@@ -21,7 +21,7 @@ class OverloadMiddleware(MiddlewareMixin):
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         """Reject a GET, which has changed nothing, if there is no memory for its response."""
         may_send = request.META.get("server.may_send")  # missing under another server
-        size = int(response.headers.get("Content-Length") or 0 if response.streaming else len(response.content))
+        size = int(response.headers.get("Content-Length", 0)) if response.streaming else len(response.content)
         if may_send and request.method == "GET" and not may_send(size):
             return error_response(request, Overloaded())
         return response

@@ -2,7 +2,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
-from accounts.actions import rename
+from accounts.actions import rename_user
 from accounts.models import user_named
 
 
@@ -18,7 +18,7 @@ class Command(BaseCommand):
         if user is None:
             raise CommandError(f"There is no user {old}.")
         try:
-            rename(user, new)
+            rename_user(user, new)
         except ValidationError as error:
             raise CommandError(" ".join(error.messages)) from None
         self.stdout.write(f"{user} is now called {new}.")

@@ -38,7 +38,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _start_transaction_under_autocommit(self):
         """Wait for the other threads of this process in a queue, then poll until no other process writes.
 
-        SQLite's own wait sleeps up to a tenth of a second and is unfair: those who waited longest sleep longest.
+        SQLite's own wait sleeps up to a tenth of a second and is unfair: the threads that waited longest sleep longest.
         """
         timeout = self.settings_dict["OPTIONS"]["timeout"]
         deadline = time.monotonic() + timeout
@@ -60,7 +60,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             self.connection.execute(f"PRAGMA busy_timeout = {timeout * 1000:.0f}")
 
     def _set_autocommit(self, autocommit):
-        """Django calls this after each transaction."""
+        """Release the lock as well: Django calls this method after each transaction."""
         try:
             super()._set_autocommit(autocommit)
         finally:

@@ -37,7 +37,7 @@ def _is_standby(connection) -> bool:
 def _lock(connection) -> Iterator[None]:
     """Let one process migrate the database at a time. The lock ends with the process.
 
-    A process polls for PostgreSQL's lock: one that waited in a statement would deadlock with CREATE INDEX CONCURRENTLY.
+    A process polls for PostgreSQL's lock: a statement that waited would deadlock with CREATE INDEX CONCURRENTLY.
     """
     if connection.vendor == "sqlite":
         folder = os.open(Path(connection.settings_dict["NAME"]).parent, os.O_RDONLY)
