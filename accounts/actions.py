@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from secrets import token_hex
@@ -168,9 +169,11 @@ def lock_account(user: User) -> None:
 
     Raises PermissionDenied if the account was deleted.
     """
-    user.refresh_from_db(from_queryset=User.objects.select_for_update())
-    if is_deleted(user):
-        raise PermissionDenied(ACCOUNT_IS_DELETED)
+    with suppress(User.DoesNotExist):
+        user.refresh_from_db(from_queryset=User.objects.select_for_update())
+        if not is_deleted(user):
+            return
+    raise PermissionDenied(ACCOUNT_IS_DELETED)
 
 
 def anonymize_account(user: User) -> bool:

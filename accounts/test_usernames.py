@@ -227,6 +227,20 @@ class RenameUserTests(ApiTestCase):
         self.assertEqual({*User.objects.values_list("username", flat=True)}, {"alice", "bob", "carol"})
         self.assertEqual(self.events(), [])
 
+    def test_rejects_a_user_who_is_deleted_after_the_lookup(self):
+        def find(name):
+            user = user_named(name)
+            User.objects.filter(pk=user.pk).delete()
+            return user
+
+        with (
+            patch("accounts.management.commands.rename_user.user_named", find),
+            self.assertRaisesMessage(CommandError, "This account was deleted."),
+        ):
+            self.rename("ALICE", "alice2")
+
+        self.assertEqual(self.events(), [])
+
 
 class CreateSuperuserTests(TestCase):
     def setUp(self):
@@ -281,6 +295,16 @@ class ChangePasswordTests(ApiTestCase):
 
         self.alice.refresh_from_db()
         self.assertEqual((self.alice.email, self.alice.check_password(self.new)), ("new@example.org", True))
+
+    def test_rejects_an_account_that_is_deleted_while_it_asks(self):
+        def delete(prompt):
+            User.objects.filter(username="alice").delete()
+            return self.new
+
+        with patch("getpass.getpass", delete), self.assertRaisesMessage(CommandError, "This account was deleted."):
+            call_command("changepassword", "alice", stdout=StringIO())
+
+        self.assertEqual(self.events(), [])
 
     def test_asks_three_times(self):
         typed, output = ["a", "b", "password1", "password1", self.new, self.new], StringIO()

@@ -1,4 +1,7 @@
+from contextlib import suppress
+
 from django.contrib import admin
+from django.http import Http404
 
 from accounts.admin import AccountAdmin, ViewOnlyAdmin
 from accounts.models import user_named
@@ -28,7 +31,8 @@ class BlockAdmin(ViewOnlyAdmin):
 
     def delete_queryset(self, request, queryset):
         for block in queryset:
-            unblock_user(block)
+            with suppress(Http404):  # the blocker has just deleted it
+                unblock_user(block)
 
 
 AccountAdmin.linked_lists |= {"Blocks": ("admin:blocking_block_changelist", "{}")}

@@ -1,3 +1,6 @@
+from unittest.mock import patch
+
+from blocking.actions import unblock_user
 from blocking.models import Block
 from config.testing.cases import AdminTestCase
 
@@ -49,6 +52,20 @@ class BlockTests(AdminTestCase):
 
         self.assertFalse(Block.objects.exists())
         self.assertCountEqual(self.events()[1:], [("Unblock User", "alice", "bob"), ("Unblock User", "carol", "alice")])
+
+    def test_deletes_the_other_blocks_if_the_blocker_has_just_deleted_a_block(self):
+        Block.objects.create(blocker=self.carol, blocked=self.alice)
+
+        def unblock(block):
+            Block.objects.filter(blocker=self.alice).delete()
+            unblock_user(block)
+
+        with patch("blocking.admin.unblock_user", unblock):
+            selected = list(Block.objects.values_list("pk", flat=True))
+            self.admin.post(LIST, {"action": "delete_selected", "_selected_action": selected, "post": "yes"})
+
+        self.assertFalse(Block.objects.exists())
+        self.assertEqual(self.events()[1:], [("Unblock User", "carol", "alice")])
 
     def test_cannot_add_or_change_a_block(self):
         self.assertEqual(self.admin.get(f"{LIST}add/").status_code, 403)

@@ -1,12 +1,15 @@
 """Helpers of the message tests."""
 
+import sys
 import time
 from datetime import datetime
 
 from django.contrib.auth.models import User
 from django.db import connection
+from django.db.backends.sqlite3.base import SQLiteCursorWrapper
 
 from config.database.sql import fetch_one
+from config.database.sqlite.base import DatabaseWrapper
 from messageservice.actions import send_message
 from messageservice.models import Conversation, Mailbox, Message
 
@@ -41,18 +44,29 @@ def as_json(message: Message) -> dict:
 
 
 def wait_until_lock_is_awaited() -> None:
-    """Return when another transaction waits for a lock; on SQLite, which does not report it, after half a second."""
-    if connection.vendor == "sqlite":
-        time.sleep(0.5)
-        return
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    """Return when another transaction waits for a lock: on SQLite in a thread of this process."""
     deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        fetch_one("SELECT pg_stat_clear_snapshot()")  # within a transaction the server would show the same rows again
-        if fetch_one(waiting) != (0,):
-            return
+    while not _lock_is_awaited():
+        if time.monotonic() > deadline:
+            raise AssertionError("No transaction waits for a lock.")
         time.sleep(0.01)
-    raise AssertionError("Nobody waits for a lock.")
+
+
+def _lock_is_awaited() -> bool:
+    if connection.vendor == "sqlite":
+        before = _positions_in_the_backend()
+        time.sleep(0.1)
+        return not before.isdisjoint(_positions_in_the_backend())
+    fetch_one("SELECT pg_stat_clear_snapshot()")  # within a transaction the server would return the same rows again
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    return fetch_one(waiting) != (0,)
+
+
+def _positions_in_the_backend() -> set[tuple[int, int]]:
+    """Return where threads are that begin a transaction on SQLite or execute a statement."""
+    functions = (DatabaseWrapper._start_transaction_under_autocommit, SQLiteCursorWrapper.execute)
+    codes = [function.__code__ for function in functions]
+    return {(id(frame), frame.f_lasti) for frame in sys._current_frames().values() if frame.f_code in codes}
 
 
 class MessageAssertions:

@@ -2,7 +2,7 @@
 
 Three machines made of namespaces run PostgreSQL, Patroni and etcd with the files of that page, in a network of their own.
 Clients send and poll through two nodes of the service while the primary is killed, frozen and cut off, a standby is killed,
-the primary changes in order, and all etcd freeze. Needs root, and Debian's postgresql, etcd-server and iptables.
+the primary changes in order, and all etcd freeze. Needs root, and Debian's etcd-server, etcd-client, iptables, postgresql.
 """
 
 import ctypes
@@ -269,7 +269,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by SIGTERM"))  # stops what was started, too
     expect(os.geteuid() == 0, "Only root can make machines: sudo dev/bin/python -m benchmarks.proofs.failover")
     expect(PATRONI.exists(), "Patroni is missing: make benchmarks/data/patroni/installed")
-    for name, package in {"etcd": "etcd-server", "iptables": "iptables", "pg_createcluster": "postgresql"}.items():
+    packages = {"etcd": "etcd-server", "etcdctl": "etcd-client", "iptables": "iptables", "pg_createcluster": "postgresql"}
+    for name, package in packages.items():
         program(name, package)
     with running_proof() as proof:
         proof.kill()

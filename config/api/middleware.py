@@ -81,7 +81,7 @@ class BodyLimitMiddleware(MiddlewareMixin):
             if request.path not in ANY_HOST:
                 request.get_host()
             length = request.META.get("CONTENT_LENGTH") or "0"
-            if not length.isdecimal() or len(request.body) < int(length):
+            if not length.isdecimal() or len(request.body) < int(length[:20]):
                 raise UnreadablePostError  # half a form can look like a whole one
             if request.body and {coding.strip().lower() for coding in encoding.split(",")} - {"identity", ""}:
                 raise UnsupportedMediaType(None, f'Unsupported content encoding "{encoding}". Send the body uncompressed.')

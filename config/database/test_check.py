@@ -22,7 +22,20 @@ from config.testing.http_client import free_port
 PASSWORD = "topsecret"
 
 
-COMMANDS = {"serve": ["-m", "config.server"], "migrate": ["manage.py", "migrate"], "runserver": ["manage.py", "runserver"]}
+FAIL_TWICE = """
+from django.core.management import CommandError, call_command
+for _ in range(2):
+    try:
+        call_command("migrate", "unknown")
+    except CommandError:
+        print("failed")
+"""
+COMMANDS = {
+    "serve": ["-m", "config.server"],
+    "migrate": ["manage.py", "migrate"],
+    "fail to migrate twice": ["manage.py", "shell", "-c", FAIL_TWICE],
+    "runserver": ["manage.py", "runserver"],
+}
 
 
 def start(command, database_url):
@@ -150,6 +163,13 @@ class MigrateTests(DatabaseTestCase):
             process = start("migrate", url)
 
             self.assertEqual((process.communicate(timeout=120)[1], process.returncode), ("", 0))
+
+    def test_failed_migration_releases_its_lock(self):
+        with self.new_database() as url:
+            process = start("fail to migrate twice", url)
+            self.addCleanup(process.kill)
+
+            self.assertEqual((process.communicate(timeout=60)[1], process.returncode), ("", 0))
 
     def test_several_processes_migrate_at_the_same_time(self):
         with self.new_database() as url:

@@ -13,17 +13,13 @@ from django.conf import settings
 
 from config.wsgi import application as wsgi_application
 
-PIECE = 2**16  # bytes; a body or response that is not larger is always accepted
-MEMORY = 40 * 2**20  # bytes of all larger bodies and responses in a worker
-MOST_DISCARDED = 2 * 2**20  # bytes of a rejected body
-SECONDS_TO_RECEIVE = 38  # a body; the server allows 20 for the head
-SECONDS_TO_DISCARD = 2  # a rejected body
-SECONDS_TO_SEND = 60  # a piece of a response
+PIECE, MEMORY = 2**16, 40 * 2**20  # bytes: a body or response always accepted, all larger ones in a worker together
+MOST_DISCARDED, SECONDS_TO_DISCARD = 2 * 2**20, 2  # bytes and seconds of a rejected body
+SECONDS_TO_RECEIVE, SECONDS_TO_SEND = 38, 60  # a body (the server allows 20 for the head), a piece of a response
 OTHER_PARAMETERS = re.compile(r";(?!\s*boundary=)[^;]*", re.IGNORECASE)  # of a Content-Type
 # A POST to these may hash a password, which takes a core for 20 ms. They share one thread, and the others have the rest.
 HASHING = re.compile("/api/auth/(register|login|password|user/delete)|/admin/(login|auth/user/add|.*password.*)/")
-hashing_thread, threads = ThreadPoolExecutor(1), ThreadPoolExecutor(4)
-hashing_slots = asyncio.Semaphore(21)  # one request hashes, 20 wait
+hashing_thread, hashing_slots, threads = ThreadPoolExecutor(1), asyncio.Semaphore(21), ThreadPoolExecutor(4)  # 20 wait
 
 
 class Share:
@@ -36,8 +32,7 @@ class Share:
 
     def add(self, size):
         with Share.lock:
-            fits = size <= 0 or Share.held_by_all + size <= MEMORY
-            if fits:
+            if fits := size <= 0 or Share.held_by_all + size <= MEMORY:
                 Share.held_by_all += size
                 self.held += size
             return fits
@@ -96,10 +91,9 @@ async def receive_body(receive, environ, share):
                 body.write(message["body"])
                 size, more = max(size, body.tell()), message["more_body"]
     body.seek(0)
-    environ["CONTENT_LENGTH"] = str(size)
+    environ["CONTENT_LENGTH"] = str(max(size, more))  # of an incomplete body more than it has: Django rejects it
     if more:
         body.truncate()
-        environ["CONTENT_LENGTH"] = str(max(size, 1))  # more than the body has, so that Django rejects it
         with suppress(TimeoutError):  # many clients send all before they read a response
             async with asyncio.timeout(SECONDS_TO_DISCARD):
                 while discarded < MOST_DISCARDED and (message := await receive()).get("more_body"):
@@ -110,8 +104,7 @@ async def receive_body(receive, environ, share):
 async def call_in_thread(environ):
     is_hashing = environ["REQUEST_METHOD"] == "POST" and HASHING.fullmatch(environ["PATH_INFO"]) is not None
     if is_hashing and hashing_slots.locked():
-        environ["server.is_overloaded"] = "hashing"
-        is_hashing = False
+        environ["server.is_overloaded"], is_hashing = "hashing", False
     pool, slots = (hashing_thread, hashing_slots) if is_hashing else (threads, nullcontext())
     loop = asyncio.get_running_loop()
     environ["server.queued_at"] = loop.time() if is_hashing else None

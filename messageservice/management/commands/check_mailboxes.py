@@ -40,7 +40,8 @@ class Command(BaseCommand):
 
     def report(self, differences: list[Difference]) -> None:
         ids = {pk for difference in differences for pk in (difference.user_id, difference.partner_id)}
-        names = dict(User.objects.filter(pk__in=ids).values_list("pk", "username")) if ids else {}
+        names = {pk: f"a user who was deleted (id {pk})" for pk in ids}
+        names.update(User.objects.filter(pk__in=ids).values_list("pk", "username"))
         for user_id, partner_id, *figures in differences:
             where = f"{names[user_id]}, conversation with {names[partner_id]}" if partner_id else names[user_id]
             what = (

@@ -41,9 +41,11 @@ def _lock(connection) -> Iterator[None]:
     """
     if connection.vendor == "sqlite":
         folder = os.open(Path(connection.settings_dict["NAME"]).parent, os.O_RDONLY)
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-        os.close(folder)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
     else:
         with closing(connection.copy()) as lock, lock.cursor() as cursor:
             while not cursor.execute("SELECT pg_try_advisory_lock(%s)", [LOCK]).fetchone()[0]:
