@@ -40,7 +40,7 @@ proofs: PROOFS = kills bad_clients nodes standby login_timing deploy
 proofs: run-proofs  ## kill, flood and replace what runs, one after another; needs Debian's postgresql, nginx and wrk
 
 proofs-long: PROOFS = failover pooler recovery container
-proofs-long: $(PATRONI)/installed run-proofs  ## what takes longer or needs more: PgBouncer 1.22; Debian's etcd-server, pgbackrest, podman
+proofs-long: $(PATRONI)/installed run-proofs  ## what takes longer or needs more: PgBouncer 1.22; Debian's etcd-server, etcd-client, pgbackrest, podman
 
 run-proofs: dev/installed-for-bench
 	@set -e; for proof in $(PROOFS); do echo "== $$proof"; $(BIN)/python -m benchmarks.proofs.$$proof; done
@@ -51,7 +51,7 @@ schema: dev/installed  ## write the API's schema to docs/openapi.yml
 postman: dev/installed  ## make the Postman collection in docs/ from the API's description
 	@$(BIN)/python manage.py spectacular --format openapi-json | $(BIN)/python docs/postman.py > docs/postman_collection.json
 
-screenshot: dev/installed-for-tests  ## take the README's picture of the docs page anew; needs chromium
+screenshot: dev/installed-for-tests  ## renew the README's picture of the docs page; needs chromium
 	@DOCS_PICTURE=docs/docs-page.png $(BIN)/python manage.py test config.api.test_docs --noinput
 
 upgrade:  ## write to constraints.txt the newest versions of everything that the pinned direct dependencies need
