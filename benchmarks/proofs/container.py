@@ -3,7 +3,7 @@
 Podman is used in place of Docker. The two images that Dockerfile and compose.yaml name are not pulled but made of packages
 of Debian: one with Python, one with PostgreSQL and an entrypoint that does what compose.yaml needs of the official image.
 They stay in benchmarks/data/container, with Podman's storage. All containers run in a network without connection to others;
-pip's packages are fetched before. Needs root, and Debian's podman, runc and debootstrap.
+pip's packages are fetched before. Needs root, and Debian's podman, aardvark-dns, runc and debootstrap.
 """
 
 import http.client
@@ -44,6 +44,7 @@ runtime = "runc"
 cgroup_manager = "cgroupfs"
 tmp_dir = "{DATA}/podman"
 [network]
+network_backend = "netavark"
 network_config_dir = "{DATA}/networks"
 """
 STORAGE = f"""
