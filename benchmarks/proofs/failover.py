@@ -217,6 +217,9 @@ class Proof:
             )
             self.primary().enter(leave_and_join)
             lost.start(steps(section, "existing"))
+        with self.event("a standby gets a new copy of the database", UNNOTICED, new_primary=False):
+            self.primary().enter(steps(section, "reinit").replace("db2", self.standby().name))
+            wait_until(lambda: not self.is_whole(), 30, "the copy begins")
 
     def freeze(self) -> None:
         name = "machine of the primary frozen and thawed"
