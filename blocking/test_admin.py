@@ -54,18 +54,19 @@ class BlockTests(AdminTestCase):
         self.assertCountEqual(self.events()[1:], [("Unblock User", "alice", "bob"), ("Unblock User", "carol", "alice")])
 
     def test_deletes_the_other_blocks_if_the_blocker_has_just_deleted_a_block(self):
-        Block.objects.create(blocker=self.carol, blocked=self.alice)
+        newer = Block.objects.create(blocker=self.carol, blocked=self.alice)  # comes first
 
         def unblock(block):
-            Block.objects.filter(blocker=self.alice).delete()
+            Block.objects.filter(pk=newer.pk).delete()
             unblock_user(block)
 
         with patch("blocking.admin.unblock_user", unblock):
-            selected = list(Block.objects.values_list("pk", flat=True))
-            self.admin.post(LIST, {"action": "delete_selected", "_selected_action": selected, "post": "yes"})
+            selected = [newer.pk, self.block.pk]
+            response = self.admin.post(LIST, {"action": "delete_selected", "_selected_action": selected, "post": "yes"})
 
+        self.assertEqual(response.status_code, 302)
         self.assertFalse(Block.objects.exists())
-        self.assertEqual(self.events()[1:], [("Unblock User", "carol", "alice")])
+        self.assertEqual(self.events()[1:], [("Unblock User", "alice", "bob")])
 
     def test_cannot_add_or_change_a_block(self):
         self.assertEqual(self.admin.get(f"{LIST}add/").status_code, 403)

@@ -94,7 +94,7 @@ def record_error(error: BaseException) -> None:
     """Write an unexpected error to debug.log.
 
     For errors of the same type from the same line of code, the whole traceback is written once per TRACEBACK_INTERVAL. Lines
-    of repeated errors have the number of repeats instead.
+    of repeated errors have `repeats`, their number, instead.
     """
     frames = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
     key, now = (type(error), *frames[-1:]), time.monotonic()

@@ -6,11 +6,10 @@ from typing import NamedTuple
 from django.contrib.auth.models import User
 from django.db import connection
 
+from accounts.models import USER
 from blocking.models import blocks
-from config.database.sql import Table, assume_utc, execute, fetch_all, fetch_one
+from config.database.sql import assume_utc, execute, fetch_all, fetch_one
 from messageservice.models import CONVERSATION, MAILBOX, MESSAGE, Mailbox
-
-USER = Table(User)
 
 
 class LockedMailbox(NamedTuple):

@@ -21,6 +21,7 @@ from django.db.models import F
 from config.testing.cases import ApiTestCase, ConcurrentTestCase, make_user
 from config.testing.service import test_database_url
 from messageservice.actions import send_message
+from messageservice.comparisons import compare
 from messageservice.management.commands import check_mailboxes
 from messageservice.models import Conversation, Mailbox, Message
 from messageservice.sending import lock_or_create
@@ -326,6 +327,23 @@ class DamageTests(MessageAssertions, ApiTestCase):
                 make_message(self.alice, self.bob)
             with self.subTest(more), self.assertNumQueries(3):
                 check()
+
+
+class DeletedUserTests(ApiTestCase):
+    def test_reports_a_user_who_is_deleted_after_the_comparison(self):
+        pk = self.alice.pk
+        Mailbox.objects.create(user=self.alice, total=1)
+
+        def compare_then_delete(first, last):
+            differences = compare(first, last)
+            self.alice.delete()
+            return differences
+
+        with patch.object(check_mailboxes, "compare", compare_then_delete):
+            outcome = check()
+
+        self.assertEqual(outcome.differences, [f"a user who was deleted (id {pk}): total 1 0"])
+        self.assertEqual(outcome.status, 1)
 
 
 class ProcessTests(ConcurrentTestCase):

@@ -230,6 +230,13 @@ class InvalidBodyTests(BodyTestCase):
                 self.assert_rejected(response, 415)
                 self.assertIn(encoding, response.json()["detail"])
 
+    def test_rejects_a_content_length_that_is_no_number_or_too_large(self):
+        for length, status in (("-1", 400), ("1e3", 400), ("½", 400), ("9" * 20, 413), ("9" * 5_000, 400)):
+            with self.subTest(length[:20]):
+                response = self.alice_client.post("/api/message", MESSAGE, CONTENT_LENGTH=length)
+
+                self.assert_rejected(response, status)
+
     def test_rejects_incomplete_multipart(self):
         complete = multipart_with('Content-Disposition: form-data; name="content"')
 

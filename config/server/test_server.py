@@ -643,6 +643,10 @@ class BannerTests(ConcurrentTestCase):
             self.assertLess(time.monotonic() - terminated, 25)  # a worker that misses the signal is killed after 30
         self.assertEqual(process.returncode, 0)
 
+    def test_stops_while_many_workers_start(self):
+        with self.start_server(WEB_CONCURRENCY="16"):
+            pass
+
     def test_names_the_docs_first_then_the_logs_and_how_to_stop(self):
         with self.start_server() as (service, lines):
             pass
