@@ -1,6 +1,7 @@
 import re
 from urllib.parse import urlencode
 
+from django.apps import apps
 from django.contrib import admin
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
@@ -23,6 +24,7 @@ from accounts.models import is_deleted
 
 admin.site.unregister([User, Group, AuthToken])
 AuthToken._meta.verbose_name, AuthToken._meta.verbose_name_plural = "token", "tokens"
+apps.get_app_config("auth").verbose_name, apps.get_app_config("knox").verbose_name = "Accounts", "Tokens"
 
 
 class StrictParametersMixin:

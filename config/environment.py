@@ -60,8 +60,7 @@ def limit(variable: str, default: str) -> Limit | None:
 
 def address(variable: str) -> tuple[str, int] | None:
     """Host and port written as `<host>:<port>`, or None for `off`, which is the default."""
-    expected = "<host>:<port>, such as 127.0.0.1:9100, or off"
-    match = _match(variable, text(variable, "off"), ADDRESS_PATTERN, expected)
+    match = _match(variable, text(variable, "off"), ADDRESS_PATTERN, "<host>:<port>, such as 127.0.0.1:9100, or off")
     return (match[1].strip("[]"), int(match[2])) if match[1] else None
 
 

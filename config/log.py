@@ -35,7 +35,6 @@ MAX_LENGTHS = {"path": 1_000, "traceback": 100_000}  # characters
 MAX_LENGTH = 150  # characters of every other field, such as the name in a login attempt, which can be as long as a body
 STANDARD_OUTPUT = 1  # its file descriptor
 LINE_SIZE = 4_096  # bytes of a line there, which a pipe takes whole or not at all
-TEXT_SIZES, TEXT_SIZE = {"path": 2_000}, 400  # bytes of the path there, and of every other text but the traceback
 LONGEST_WAIT = 1  # second, until somebody reads standard output
 TRACEBACK_INTERVAL = 60  # seconds
 REPORT_INTERVAL = 1  # second
@@ -118,21 +117,19 @@ def _traceback(error: BaseException | None) -> str:
 
 
 def fields_of(record: logging.LogRecord, **extra: str) -> dict[str, Any]:
-    """Return the fields of the record's line: the time, `extra`, and the fields of its message, with texts cut."""
+    """Return the fields of the record's line: the time, `extra`, and the fields of its message, with texts cut.
+
+    No line is longer than 16 KB, or 1.2 MB with a traceback: a character takes up to 12 bytes.
+    """
     line = {"time": f"{datetime.fromtimestamp(record.created, UTC):%Y-%m-%dT%H:%M:%S.%fZ}", **extra}
     for name, value in record.msg.items():
         line[name] = value[: MAX_LENGTHS.get(name, MAX_LENGTH)] if isinstance(value, str) else value
     return line
 
 
-class JsonFormatter(logging.Formatter):
-    """Formats a record whose message is a dictionary as one JSON object in ASCII that begins with the time.
-
-    No line is longer than 16 KB, or 1.2 MB with a traceback: a character takes up to 12 bytes.
-    """
-
-    def format(self, record: logging.LogRecord) -> str:
-        return json.dumps(fields_of(record))
+def encode(line: dict[str, Any]) -> bytes:
+    """Return the line as one JSON object in ASCII."""
+    return f"{json.dumps(line)}\n".encode()
 
 
 class AppendHandler(WatchedFileHandler):
@@ -150,9 +147,9 @@ class AppendHandler(WatchedFileHandler):
             if self.stream is None:
                 self.stream = self._open()
                 self._statstream()
-            self._append(f"{self.format(record)}\n".encode())
+            self._append(encode(fields_of(record)))
         except Exception:  # the request that is being logged must succeed on a full disk
-            self.handleError(record)
+            report_loss(self.baseFilename)
 
     def _append(self, line: bytes) -> None:
         """Write the whole line or nothing: half a line on a full disk is removed before another process can append."""
@@ -167,9 +164,6 @@ class AppendHandler(WatchedFileHandler):
                 raise OSError("no space for a whole line")
         finally:
             fcntl.flock(file, fcntl.LOCK_UN)
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - overrides logging's method
-        report_loss(self.baseFilename)
 
 
 class StandardOutputHandler(logging.Handler):
@@ -188,7 +182,7 @@ class StandardOutputHandler(logging.Handler):
             finally:
                 fcntl.lockf(STANDARD_OUTPUT, fcntl.LOCK_UN)
         except Exception:  # the request that is being logged must succeed
-            self.handleError(record)
+            report_loss("standard output")
 
     def _write(self, line: bytes) -> None:
         poll = select.poll()
@@ -200,16 +194,13 @@ class StandardOutputHandler(logging.Handler):
             os.ftruncate(STANDARD_OUTPUT, os.lseek(STANDARD_OUTPUT, -written, os.SEEK_CUR))
             raise OSError("no space for a whole line")
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - overrides logging's method
-        report_loss("standard output")
-
 
 def encode_lines(line: dict[str, Any]) -> Iterator[bytes]:
-    """Encode a line in at most LINE_SIZE bytes: its texts are cut, and a long traceback is split into numbered parts."""
+    """Encode a line in at most LINE_SIZE bytes: long texts are cut, and a long traceback is split into numbered parts."""
     traceback_text = line.pop("traceback", "")
-    for name, value in line.items():
-        if isinstance(value, str):
-            line[name] = next(split_text(value, TEXT_SIZES.get(name, TEXT_SIZE)), "")
+    while len(encode(line)) > LINE_SIZE / 2:  # the other half is for a part of the traceback
+        longest = max(line, key=lambda name: len(json.dumps(line[name])))
+        line[longest] = line[longest][: len(line[longest]) // 2]
     room = LINE_SIZE - len(encode({**line, "traceback": "", "part": 9_999, "parts": 9_999}))
     parts = [*split_text(traceback_text, room)]
     if not parts:
@@ -219,10 +210,6 @@ def encode_lines(line: dict[str, Any]) -> Iterator[bytes]:
     else:
         for number, part in enumerate(parts, start=1):
             yield encode({**line, "traceback": part, "part": number, "parts": len(parts)})
-
-
-def encode(line: dict[str, Any]) -> bytes:
-    return f"{json.dumps(line)}\n".encode()
 
 
 def split_text(text: str, size: int) -> Iterator[str]:

@@ -36,9 +36,9 @@ DATABASES = {"default": database("DATABASE_URL", BASE_DIR / "db.sqlite3")}
 
 INSTALLED_APPS = [
     "config.apps.OperatorAdminConfig",
-    "config.apps.TokensConfig",
+    "knox",
     "accounts",  # before auth, whose `changepassword` it extends, and after knox, whose page in the admin it replaces
-    "config.apps.AccountsConfig",
+    "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
@@ -178,14 +178,13 @@ SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
 LOGS = {"requests": "INFO", "activity": "INFO", "debug": "DEBUG"}
 if LOG_DIR:
-    LOG_FILE = {"()": "config.log.AppendHandler", "delay": True, "formatter": "json"}
+    LOG_FILE = {"()": "config.log.AppendHandler", "delay": True}
     LOG_HANDLERS = {name: {**LOG_FILE, "filename": str(LOG_DIR / f"{name}.log")} for name in LOGS}
 else:
     LOG_HANDLERS = {"stdout": {"()": "config.log.StandardOutputHandler"}}
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"json": {"()": "config.log.JsonFormatter"}},
     "handlers": {"console": {"class": "logging.StreamHandler"}, **LOG_HANDLERS},
     "loggers": {
         **{

@@ -210,11 +210,10 @@ def read_lines(files):
 class AppendHandlerTests(ApiTestCase):
     WRITER = """
 import logging, sys
-from config.log import AppendHandler, JsonFormatter, StandardOutputHandler
+from config.log import AppendHandler, StandardOutputHandler
 
 writer, count, *file = sys.argv[1:]
 handler = AppendHandler(*file) if file else StandardOutputHandler()
-handler.setFormatter(JsonFormatter())
 logger = logging.getLogger("writer")
 logger.addHandler(handler)
 sys.stdin.read()
@@ -300,12 +299,11 @@ class FullDiskTests(ApiTestCase):
     WRITER = """
 import logging, os, resource, sys
 import config.log
-from config.log import AppendHandler, JsonFormatter, StandardOutputHandler
+from config.log import AppendHandler, StandardOutputHandler
 
 config.log.REPORT_INTERVAL = 60  # seconds; a slow machine takes more than one
 os.fork()  # as the server starts its worker processes
 handler = AppendHandler(*sys.argv[1:]) if sys.argv[1:] else StandardOutputHandler()
-handler.setFormatter(JsonFormatter())
 logger = logging.getLogger("writer")
 logger.addHandler(handler)
 for limit in (5_000, 9_000, resource.RLIM_INFINITY):

@@ -12,8 +12,8 @@ from typing import ClassVar, NamedTuple, Self
 
 from django.contrib.auth.models import User
 
-from config.database.sql import LARGEST_ID, Table, fetch_all
-from messageservice.models import CONVERSATION, MAILBOX, MESSAGE, Conversation, Message
+from config.database.sql import Table, fetch_all
+from messageservice.models import CONVERSATION, LARGEST_ID, MAILBOX, MESSAGE, Conversation, Message
 
 
 class MessageRow(NamedTuple):

@@ -9,6 +9,8 @@ from django.utils import timezone
 
 from config.database.sql import Table
 
+LARGEST_ID = models.BigAutoField.MAX_BIGINT
+
 
 class Mailbox(models.Model):
     """The counters of a user's messages and conversations, and of messages sent in the current window of LIMIT_SEND.

@@ -1,6 +1,6 @@
 """The two steps of a send, in SQL: lock both mailboxes, then store the message and count it."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from django.contrib.auth.models import User
@@ -8,7 +8,7 @@ from django.db import connection
 
 from accounts.models import USER
 from blocking.models import blocks
-from config.database.sql import assume_utc, execute, fetch_all, fetch_one
+from config.database.sql import execute, fetch_all, fetch_one
 from messageservice.models import CONVERSATION, MAILBOX, MESSAGE, Mailbox
 
 
@@ -88,6 +88,11 @@ def lock_or_create(sender: User, receiver: User) -> tuple[LockedMailbox, LockedM
         Mailbox.objects.bulk_create(missing, ignore_conflicts=True)
     locked = {row.user_id: row._replace(window_ends=assume_utc(row.window_ends)) for row in map(LockedMailbox._make, rows)}
     return locked[sender.pk], locked[receiver.pk]
+
+
+def assume_utc(time: datetime | None) -> datetime | None:
+    """Set the time zone of a time that was read from the database, which stores times in UTC."""
+    return None if time is None else time.replace(tzinfo=UTC)
 
 
 def store_message(

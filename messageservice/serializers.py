@@ -1,9 +1,14 @@
+import re
+from datetime import datetime
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from accounts.serializers import UsernameField
-from config.api.fields import TextField, WholeNumberField, format_time
+from config.api.fields import TextField
 from config.api.schema import examples
-from config.database.sql import LARGEST_ID
+from messageservice.models import LARGEST_ID
 
 LONGEST_CONTENT = 10_000  # characters
 UNREAD = "The number of messages from the other user that you have not marked as read"
@@ -16,6 +21,24 @@ MESSAGE_EXAMPLE = {
     "created": "2026-11-23T22:59:28.310552Z",
     "read": None,
 }
+
+
+def format_time(time: datetime) -> str:
+    """Return a time in UTC, naive or aware, in the format of the API."""
+    return f"{time.isoformat(timespec='microseconds')[:26]}Z"
+
+
+@extend_schema_field(OpenApiTypes.INT64)
+class WholeNumberField(serializers.IntegerField):
+    """A JSON integer, or its digits in a form. DRF's own field also accepts `5.0`, `" 5"` and `"1_0"`.
+
+    The schema gives it 64 bits: without a format, generated clients in Java or C# have 32.
+    """
+
+    def to_internal_value(self, data):
+        if not re.fullmatch("-?[0-9]+", str(data)):
+            self.fail("invalid")
+        return super().to_internal_value(data)
 
 
 @examples(request={"receiver": "alice", "content": "Hello 👋"})

@@ -10,13 +10,13 @@ from rest_framework.generics import ListAPIView, RetrieveAPIView
 from rest_framework.response import Response
 
 from accounts.serializers import CurrentPasswordSerializer
-from config.api.pagination import PageOrBeforePagination, PageOrCursorPagination
 from config.api.schema import error_responses
 from config.api.views import BaseView
 from messageservice.actions import delete_account, mark_read, reject_used_key, send_message
 from messageservice.filters import ConversationFilter, ListingFilterBackend, MailboxFilter, ReceivedFilter, SentFilter
 from messageservice.listings import ConversationListing, MessageListing
 from messageservice.models import Conversation, Message
+from messageservice.pagination import PageOrBeforePagination, PageOrCursorPagination
 from messageservice.serializers import ConversationSerializer, MessageSerializer, ReadSerializer, SendSerializer
 
 CATCH_UP = "To get each new message once, ask for `after=<largest id seen>` and follow `next`."

@@ -8,7 +8,7 @@ from django.db import DataError, Error, IntegrityError, NotSupportedError, Progr
 from django.http import Http404, HttpRequest, JsonResponse
 from django.http.multipartparser import MultiPartParserError
 from django.http.request import UnreadablePostError
-from psycopg import errors as postgresql
+from psycopg import errors as postgres
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
@@ -21,12 +21,7 @@ from config.metrics import database_errors
 
 # Database errors that a mistake in this service causes, unless somebody has changed the database.
 MISTAKES = (DataError, IntegrityError, NotSupportedError, ProgrammingError)
-CHANGED = (
-    postgresql.FeatureNotSupported,
-    postgresql.InsufficientPrivilege,
-    postgresql.UndefinedColumn,
-    postgresql.UndefinedTable,
-)
+CHANGED = (postgres.FeatureNotSupported, postgres.InsufficientPrivilege, postgres.UndefinedColumn, postgres.UndefinedTable)
 READ_ONLY = "This node only reads at the moment: its database takes no writes. Try again later, or send it to another node."
 BODY_LIMIT = f"{settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 2**20} MiB"
 
@@ -54,11 +49,11 @@ def _as_api_exception(error: Exception) -> Exception:
         case django_exceptions.ValidationError():
             return exceptions.ValidationError({api_settings.NON_FIELD_ERRORS_KEY: error.messages})
         case LimitReached():
-            return _api_exception(429, f"Too many attempts. Try again in {error.wait} s.", wait=error.wait)
+            return api_exception(429, f"Too many attempts. Try again in {error.wait} s.", wait=error.wait)
         case KeyUsedBefore():
-            return _api_exception(422, "This Idempotency-Key was already used for another message. Use a new key.")
+            return api_exception(422, "This Idempotency-Key was already used for another message. Use a new key.")
         case django_exceptions.RequestDataTooBig():
-            return _api_exception(413, f"The body is larger than {BODY_LIMIT}.")
+            return api_exception(413, f"The body is larger than {BODY_LIMIT}.")
         case django_exceptions.DisallowedHost():
             return exceptions.ParseError("Host not allowed; add it to ALLOWED_HOSTS.")
         case django_exceptions.TooManyFieldsSent() | django_exceptions.TooManyFilesSent():
@@ -67,20 +62,20 @@ def _as_api_exception(error: Exception) -> Exception:
             return exceptions.ParseError("The body is incomplete.")
         case django_exceptions.SuspiciousOperation() | MultiPartParserError():
             return exceptions.ParseError("Malformed request.")
-        case DatabaseIsReadOnly() | Error(__cause__=postgresql.ReadOnlySqlTransaction()):
+        case DatabaseIsReadOnly() | Error(__cause__=postgres.ReadOnlySqlTransaction()):
             connection.close()  # of several servers, another may be the primary now
-            return _api_exception(503, READ_ONLY, wait=5)
+            return api_exception(503, READ_ONLY, wait=5)
     record_error(error)
     if isinstance(error, Error):
         database_errors.inc()
-    if isinstance(error.__cause__, postgresql.FeatureNotSupported):
+    if isinstance(error.__cause__, postgres.FeatureNotSupported):
         DatabaseWrapper.outdated_before = time.monotonic()  # older connections have prepared statements for a changed table
     if not isinstance(error, Error) or (isinstance(error, MISTAKES) and not isinstance(error.__cause__, CHANGED)):
-        return _api_exception(500, "Something went wrong")
-    return _api_exception(503, "The service is unavailable. Try again in a moment.", wait=5)
+        return api_exception(500, "Something went wrong")
+    return api_exception(503, "The service is unavailable. Try again in a moment.", wait=5)
 
 
-def _api_exception(status: int, detail: str, wait: int | None = None) -> exceptions.APIException:
+def api_exception(status: int, detail: str, wait: int | None = None) -> exceptions.APIException:
     """Return an exception that becomes a response with this status, and with `wait` as its Retry-After in seconds."""
     error = exceptions.APIException(detail)
     error.status_code, error.wait = status, wait

@@ -23,7 +23,10 @@ class BaseView(GenericAPIView):
         super().initial(request, *args, **kwargs)
         if not hasattr(self, request.method.lower()):
             return  # a 405 follows
-        known = self.known_parameters() if request.method in SAFE_METHODS else ()
+        known = set()
+        if request.method in SAFE_METHODS:
+            filterset = getattr(self, "filterset_class", None)
+            known = {*getattr(filterset, "base_filters", ()), *getattr(self.paginator, "parameters", ())}
         errors = {}
         for name, values in request.query_params.lists():
             if name not in known:
@@ -52,11 +55,6 @@ class BaseView(GenericAPIView):
         if isinstance(response, Response):  # not for the docs page
             response.add_post_render_callback(_break_reference_cycle)
         return response
-
-    def known_parameters(self) -> set[str]:
-        """Return the names of the view's filters and of its paginator's parameters."""
-        filterset = getattr(self, "filterset_class", None)
-        return {*(filterset.base_filters if filterset else ()), *(self.paginator.parameters if self.paginator else ())}
 
 
 def _break_reference_cycle(response: Response) -> None:

@@ -3,12 +3,10 @@
 Statements must be valid on both PostgreSQL and SQLite. Parameters are written as `%(name)s`.
 """
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django.db import connection, models
-
-LARGEST_ID = 2**63 - 1  # the largest that both databases can store
 
 
 class Table:
@@ -59,11 +57,6 @@ def is_writable() -> bool:
     if status("in_hot_standby") == status("default_transaction_read_only") == "off":
         return True
     return fetch_one("SHOW transaction_read_only") == ("off",)  # a standby may have been promoted since its last response
-
-
-def assume_utc(time: datetime | None) -> datetime | None:
-    """Set the time zone of a time that was read from the database, which stores times in UTC."""
-    return None if time is None else time.replace(tzinfo=UTC)
 
 
 def _adapt(parameters: dict[str, Any]) -> dict[str, Any]:

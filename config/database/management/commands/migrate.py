@@ -8,33 +8,26 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from django.core.management.commands import migrate
-from django.db import connections
+from django.db import connection
 
 from config.database.check import wait_for_database
+from config.database.sql import is_writable
 
 LOCK = 0x6F_66_66_6C_69_6E_65  # a number that no other program takes a lock on in this database
 
 
 class Command(migrate.Command):
     def handle(self, *args, **options):
-        wait_for_database(options["database"])
-        connection = connections[options["database"]]
-        if _is_standby(connection) and not options["plan"] and not options["check_unapplied"]:
+        wait_for_database()
+        if not is_writable() and not options["plan"] and not options["check_unapplied"]:
             self.stdout.write("The database is a standby: nothing is migrated here, its tables come from the primary.")
             return
-        with _lock(connection):
+        with _lock():
             super().handle(*args, **options)
 
 
-def _is_standby(connection) -> bool:
-    if connection.vendor != "postgresql":
-        return False
-    with connection.cursor() as cursor:
-        return cursor.execute("SELECT pg_is_in_recovery()").fetchone()[0]
-
-
 @contextmanager
-def _lock(connection) -> Iterator[None]:
+def _lock() -> Iterator[None]:
     """Let one process migrate the database at a time. The lock ends with the process.
 
     A process polls for PostgreSQL's lock: a statement that waited would deadlock with CREATE INDEX CONCURRENTLY.
