@@ -11,7 +11,7 @@ from django.core.management.commands import migrate
 from django.db import connection
 
 from config.database.check import wait_for_database
-from config.database.sql import is_writable
+from config.database.sql import fetch_one
 
 LOCK = 0x6F_66_66_6C_69_6E_65  # a number that no other program takes a lock on in this database
 
@@ -19,7 +19,8 @@ LOCK = 0x6F_66_66_6C_69_6E_65  # a number that no other program takes a lock on 
 class Command(migrate.Command):
     def handle(self, *args, **options):
         wait_for_database()
-        if not is_writable() and not options["plan"] and not options["check_unapplied"]:
+        is_standby = connection.vendor == "postgresql" and fetch_one("SELECT pg_is_in_recovery()") == (True,)
+        if is_standby and not options["plan"] and not options["check_unapplied"]:
             self.stdout.write("The database is a standby: nothing is migrated here, its tables come from the primary.")
             return
         with _lock():
