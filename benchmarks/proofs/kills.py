@@ -5,7 +5,6 @@ frozen. Clients send all the time, each message until it is acknowledged.
 """
 
 import sqlite3
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +16,7 @@ import psutil
 import psycopg
 
 from benchmarks.proofs.clients import PASSWORD, Load
-from benchmarks.proofs.processes import Cluster, Node, check, expect, kill_all, running, running_cluster, wait_until
-from config.testing.service import ROOT
+from benchmarks.proofs.processes import Cluster, Node, check, expect, running, running_cluster, wait_until
 
 CLIENTS = 16  # more than the service has threads: some of them always wait
 APART = 7  # seconds between two kills: the service ends if a worker dies within seconds of its start
@@ -84,38 +82,6 @@ class Proof:
             f"{ended:.1f} s",
             stored == len(waiting) == CLIENTS,
             status == 0,
-        )
-
-    def give_up(self) -> None:
-        """Kill workers again and again, until the service ends."""
-        until = time.monotonic() + 30
-        while self.node.process.poll() is None and time.monotonic() < until:
-            kill_all(self.node.workers())
-            time.sleep(0.5)
-        status, said = self.node.process.poll(), self.node.read_output().splitlines()[-1]
-        self.start()
-        check(
-            f"killed workers until the service ended: it ends with {status} and says: {said}",
-            bool(status),
-            "worker" in said.lower(),
-        )
-
-    def leave_orphans(self) -> None:
-        """Kill the main process alone, and start another while the workers hold the port."""
-        orphans = self.node.workers()
-        self.node.process.kill()
-        self.node.process.wait()
-        second = subprocess.run(
-            self.node.command, cwd=ROOT, env=self.node.environment, stderr=subprocess.PIPE, text=True, timeout=60
-        )
-        kill_all(orphans)
-        self.start()
-        said = second.stderr.strip()
-        check(
-            f"killed the main process alone: the next start ends with {second.returncode} and says: {said}",
-            second.returncode > 0,
-            len(said.splitlines()) == 1,
-            any(str(orphan.pid) in said for orphan in orphans),
         )
 
     def kill_database(self, cluster: Cluster) -> None:
@@ -196,10 +162,8 @@ def main() -> None:
     with running_cluster() as cluster:
         print("On PostgreSQL:", flush=True)
         with running_proof(cluster.folder, cluster.url, partial(locked_mailboxes, cluster.url)) as proof:
-            proof.give_up()
             for _ in range(3):
                 proof.kill_worker()
-            proof.leave_orphans()
             proof.kill_service()
             proof.stop_service()
             proof.kill_database(cluster)
