@@ -22,7 +22,6 @@ SPAN = timedelta(days=10)
 CONTENT = "The quick brown fox jumps over the lazy dog, and number {} is as long as many a message is."
 PASSWORD = "a long secret"  # noqa: S105 - of users that exist in a benchmark alone
 OWASP_HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
-KNOX_KEY_LENGTH = 15
 
 
 def username(number: int) -> str:
@@ -90,16 +89,8 @@ def fill(connection: psycopg.Connection) -> None:
     columns = "username, password, first_name, last_name, email, is_superuser, is_staff, is_active, date_joined"
     users = ((username(user), password, "", "", "", False, False, True, now) for user in range(1, USERS + 1))
     insert("auth_user", columns, users)
-    tokens = (
-        (
-            hashlib.sha512(token(user).encode()).hexdigest(),
-            token(user)[:KNOX_KEY_LENGTH],
-            user,
-            now,
-            now + timedelta(days=365),
-        )
-        for user in range(1, USERS + 1)
-    )
+    expiry, values = now + timedelta(days=365), ((user, token(user)) for user in range(1, USERS + 1))
+    tokens = ((hashlib.sha512(value.encode()).hexdigest(), value[:15], user, now, expiry) for user, value in values)
     insert("knox_authtoken", "digest, token_key, user_id, created, expiry", tokens)
     columns = "sender_id, receiver_id, content, created, read, sender_place, receiver_place"
     insert("messageservice_message", columns, message_rows())
