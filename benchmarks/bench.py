@@ -25,7 +25,7 @@ import psutil
 from benchmarks import fill
 from benchmarks.chart import draw
 from benchmarks.databases import OLD, RIVAL, ROOT, SQLITE, Server, running_server
-from benchmarks.proofs.processes import program
+from benchmarks.proofs.checks import program
 from config.testing.http_client import free_port
 from config.testing.service import Service
 

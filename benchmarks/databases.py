@@ -34,8 +34,14 @@ CREATE_TABLES = {
     "ordinary": (sys.executable, "-m", "django", "migrate", "--run-syncdb", "--verbosity", "0"),
 }
 # The first database is filled. The others begin as copies of it, in which these statements run once their tables exist.
+TABLES = ("knox_authtoken", "messageservice_message", "messageservice_mailbox", "messageservice_conversation")
 COLUMNS = "id, sender_id, receiver_id, content, created, read"
 STATEMENTS = {
+    "service": (  # all rows again: an index that a migration created in one go is smaller than one that grew with its table
+        *(f"CREATE TEMPORARY TABLE old_{table} AS TABLE {table}" for table in TABLES),
+        f"TRUNCATE {', '.join(TABLES)}",
+        *(f"INSERT INTO {table} TABLE old_{table}" for table in TABLES),
+    ),
     "rival": (
         "INSERT INTO users (id, username) SELECT id, username FROM auth_user",
         "INSERT INTO tokens (digest, user_id, expiry) SELECT digest, user_id, expiry FROM knox_authtoken",
@@ -48,7 +54,6 @@ STATEMENTS = {
         "SELECT setval('ordinary_message_id_seq', max(id)) FROM ordinary_message",
     ),
 }
-TABLES = ("knox_authtoken", "messageservice_message", "messageservice_mailbox", "messageservice_conversation")
 
 
 class Server(Cluster):
@@ -59,13 +64,14 @@ class Server(Cluster):
         folder.mkdir(parents=True, exist_ok=True)
         if os.geteuid() == 0:
             shutil.chown(folder, USER)
-        created = next(folder.glob("postgresql-*[0-9]"), None)
-        if created is None:
-            super().__init__(folder)
-        else:
+        if created := next(folder.glob("postgresql-*[0-9]"), None):
             self.data, self.port = created, int(created.name.rpartition("-")[2])
-            # A restart, because a killed run may have left the server running.
-            self.run("pg_ctl", "restart", "--wait", "--silent", "-l", f"{self.data}.log")
+        else:
+            super().__init__(folder)
+
+    def start(self) -> None:
+        # A restart, because a killed run may have left the server running.
+        self.run("pg_ctl", "restart", "--wait", "--silent", "-l", f"{self.data}.log")
         self.execute("ALTER SYSTEM SET checkpoint_timeout = '1h'")
         self.execute("ALTER SYSTEM SET max_wal_size = '8GB'")
         self.execute("SELECT pg_reload_conf()")
@@ -92,6 +98,7 @@ class Server(Cluster):
 def running_server() -> Iterator[Server]:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by SIGTERM"))  # stops the server, too
     server = Server()
+    server.start()
     try:
         yield server
     finally:
@@ -115,22 +122,11 @@ def create_database(server: Server, name: str) -> None:
     with server.connect("draft") as connection:
         if name == "6bc8ad4":
             fill(connection)
-        elif name == "service":
-            reinsert_rows(connection)
         for statement in STATEMENTS.get(name, ()):
             connection.execute(statement)
         connection.execute("VACUUM ANALYZE")
     server.execute(f'DROP DATABASE IF EXISTS "{name}"')
     server.execute(f'ALTER DATABASE draft RENAME TO "{name}"')
-
-
-def reinsert_rows(connection: psycopg.Connection) -> None:
-    """Insert all rows again: an index that a migration created in one go is smaller than one that grew with its table."""
-    for table in TABLES:
-        connection.execute(f"CREATE TEMPORARY TABLE old_{table} AS TABLE {table}")
-    connection.execute(f"TRUNCATE {', '.join(TABLES)}")
-    for table in TABLES:
-        connection.execute(f"INSERT INTO {table} TABLE old_{table}")
 
 
 def create_sqlite_database(server: Server) -> None:

@@ -8,15 +8,14 @@ import socket
 import statistics
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection
 
+from benchmarks.proofs.checks import check, expect, program, wait_until
 from benchmarks.proofs.clients import PASSWORD, connect, register, request_bytes, slow_clients
-from benchmarks.proofs.processes import WORKERS, Cluster, Node, check, expect, program, running, running_cluster, wait_until
+from benchmarks.proofs.processes import WORKERS, Cluster, Node, running, running_cluster, running_node
 
 PARTS = ("spread", "hashing", "slow", "memory", "deadlines", "limit")
 RUNS, EVENNESS = 10, 0.85  # CPU time of all workers, relative to as many that are as busy as the busiest
@@ -123,40 +122,26 @@ class Proof:
         )
 
     def memory(self) -> None:
-        with self.watch_memory() as sizes, ThreadPoolExecutor(8) as pool:
+        self.node.reset_peak_memory()
+        with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda _: self.node.get(LARGEST_PAGE, self.hoarder), range(40)))
-        check(f"8 clients that read pages of 4 MB: a worker has {max(sizes)} MB", max(sizes) < READING)
-        with self.watch_memory() as sizes, slow_clients(self.node, 300, self.page):
-            time.sleep(8)
-            wait, _ = self.measure_waits(seconds=2)
-        check(f"300 that never read them: {max(sizes)} MB; others wait {wait:.0f} ms", max(sizes) < IGNORING)
+        peak = self.node.peak_memory()
+        check(f"8 clients that read pages of 4 MB: a worker has {peak} MB", peak < READING)
+        peak, wait = self.measure_memory(300, self.page)
+        check(f"300 that never read them: {peak} MB; others wait {wait:.0f} ms", peak < IGNORING)
         took = wait_until(lambda: self.node.memory() < READING, 30, f"memory is below {READING} MB again")
         check(f"it has less than {READING} MB {took:.0f} s after they left")
         incomplete = self.head(f"Content-Length: {MEBIBYTE}") + b" " * (MEBIBYTE - 1)
-        with self.watch_memory() as sizes, slow_clients(self.node, 2_000, incomplete):
+        peak, wait = self.measure_memory(2_000, incomplete)
+        check(f"2,000 that hold back the last byte of 1 MiB: {peak} MB; others wait {wait:.0f} ms", peak < IGNORING)
+
+    def measure_memory(self, number: int, first: bytes) -> tuple[int, float]:
+        """Return the peak memory of a worker, and how long others wait, next to that many clients that send `first`."""
+        self.node.reset_peak_memory()
+        with slow_clients(self.node, number, first):
             time.sleep(8)
             wait, _ = self.measure_waits(seconds=2)
-        check(
-            f"2,000 that hold back the last byte of 1 MiB: {max(sizes)} MB; others wait {wait:.0f} ms",
-            max(sizes) < IGNORING,
-        )
-
-    @contextmanager
-    def watch_memory(self) -> Iterator[list[int]]:
-        """Yield a list to which the memory of the largest worker is added ten times a second during the block."""
-        sizes, stopping = [self.node.memory()], threading.Event()
-
-        def watch() -> None:
-            while not stopping.wait(0.1):
-                sizes.append(self.node.memory())
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        try:
-            yield sizes
-        finally:
-            stopping.set()
-            watcher.join()
+        return self.node.peak_memory(), wait
 
     def deadlines(self) -> None:
         """Check how long the service waits for requests that are never complete, and keeps responses that nobody reads."""
@@ -211,7 +196,7 @@ def seconds_to_get(connection: HTTPConnection, path: str, token: str = "none") -
 
 
 def main() -> None:
-    with running_cluster() as cluster, running(Node(cluster.folder, cluster.url)) as node:
+    with running_cluster() as cluster, running_node(cluster.folder, cluster.url) as node:
         workers, proof = node.workers(), Proof(cluster, node)
         for part in sys.argv[1:] or PARTS:
             getattr(proof, part)()

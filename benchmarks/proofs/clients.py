@@ -16,12 +16,13 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from benchmarks.proofs.processes import Node, expect, wait_until
+from benchmarks.proofs.checks import check, expect, wait_until
+from benchmarks.proofs.processes import Node
 
 PASSWORD = "a long secret"  # noqa: S105
 RETRY_AFTER = 0.1  # seconds; the service asks for five, but a client that retries sooner finds more mistakes
 POLL_EVERY = 0.1  # seconds
-CONNECTING = 100  # slow clients that connect at the same moment: fewer than the backlog of a server
+LONGEST_REQUEST = 10  # seconds that a client waits for a response at most
 
 
 class Request(NamedTuple):
@@ -35,45 +36,38 @@ class Client(threading.Thread):
 
     def __init__(self, load: "Load", url: str, username: str) -> None:
         super().__init__(name=username, daemon=True)
-        self.load, self.url, self.token = load, url, load.tokens[username]
-        self.connection: http.client.HTTPConnection | None = None
-        self.acknowledged: dict[str, int] = {}  # id of the message by content
+        self.load, self.connection = load, connect(url)
         self.content = ""  # of the message that it sends now
-        self.requests: list[Request] = []
-        self.wrong: list[str] = []  # responses that a retry does not fix, or that are not JSON
+        self.acknowledged = 0  # messages
 
     def run(self) -> None:
         receivers = itertools.cycle(self.load.tokens)
         for number in itertools.count():
             self.content, receiver, key = f"{self.name} {number}", next(receivers), uuid.uuid4().hex
-            while self.content not in self.acknowledged:
+            while self.acknowledged <= number:
                 if self.load.stopping.wait(self.load.pause):
                     return
                 self.send({"receiver": receiver, "content": self.content}, key)
 
     def send(self, message: dict[str, str], key: str) -> None:
+        headers = {"Authorization": f"Token {self.load.tokens[self.name]}", "Content-Type": "application/json"}
         began = time.monotonic()
         try:
-            outcome, content = self.post(message, key)
+            self.connection.request("POST", "/api/message", json.dumps(message), {**headers, "Idempotency-Key": key})
+            response = self.connection.getresponse()
+            outcome, content = response.status, response.read()
         except (OSError, http.client.HTTPException) as error:
-            self.connection, outcome = None, type(error).__name__
-        self.requests.append(Request(began, time.monotonic(), outcome))
+            outcome = type(error).__name__
+        if not self.load.keep or isinstance(outcome, str):
+            self.connection.close()  # the next request opens it again
+        self.load.requests.append(Request(began, time.monotonic(), outcome))
         if outcome == 201:
-            self.acknowledged[self.content] = json.loads(content)["id"]
+            self.load.acknowledged[self.content] = json.loads(content)["id"]
+            self.acknowledged += 1
         elif isinstance(outcome, int) and (outcome != 503 or b'{"detail"' not in content):
-            self.wrong.append(f"{outcome} {content}")
+            self.load.wrong.append(f"{outcome} {content}")
         else:
             time.sleep(RETRY_AFTER)
-
-    def post(self, message: dict[str, str], key: str) -> tuple[int, bytes]:
-        self.connection = self.connection or connect(self.url)
-        headers = {"Authorization": f"Token {self.token}", "Content-Type": "application/json", "Idempotency-Key": key}
-        self.connection.request("POST", "/api/message", json.dumps(message), headers)
-        response = self.connection.getresponse()
-        content = response.read()
-        if not self.load.keep:
-            self.connection.close()
-        return response.status, content
 
 
 class Load:
@@ -87,6 +81,9 @@ class Load:
     ) -> None:
         self.tokens = register(node, [f"{names}-{number}" for number in range(clients)])
         self.stopping, self.pause, self.keep = threading.Event(), pause, keep
+        self.acknowledged: dict[str, int] = {}  # id of each message by content
+        self.requests: list[Request] = []
+        self.wrong: list[str] = []  # responses that a retry does not fix, or that are not JSON
         urls_and_names = zip(itertools.cycle(urls or [node.url]), self.tokens, strict=False)
         self.clients = [Client(self, url, username) for url, username in urls_and_names]
 
@@ -100,44 +97,64 @@ class Load:
         for client in self.clients:
             client.join(timeout=40)
 
-    def acknowledged(self) -> dict[str, int]:
-        """Return the id of each message that was acknowledged, by content."""
-        return {content: number for client in self.clients for content, number in [*client.acknowledged.items()]}
-
-    def requests(self, since: float) -> list[Request]:
-        """Return the requests that ended after that moment."""
-        return [request for client in self.clients for request in [*client.requests] if request.ended > since]
-
     def outcomes(self, since: float) -> Counter:
-        return Counter(request.outcome for request in self.requests(since))
+        return Counter(request.outcome for request in self.requests if request.ended > since)
 
     def slowest(self, since: float) -> float:
-        """Return the seconds that the slowest request took."""
-        return max(request.ended - request.began for request in self.requests(since))
+        """Return the seconds that the slowest request took, of those that ended after that moment."""
+        return max(request.ended - request.began for request in self.requests if request.ended > since)
+
+    def acknowledged_at(self, since: float = 0) -> list[float]:
+        """Return the moments at which a message was acknowledged."""
+        return sorted(request.ended for request in self.requests if request.ended > since and request.outcome == 201)
 
     def wait_until_all_go_on(self, times: int = 1) -> float:
         """Wait until each client has got `times` more messages acknowledged. Returns the seconds that it took."""
-        goals = {client: len(client.acknowledged) + times for client in self.clients}
+        goals = {client: client.acknowledged + times for client in self.clients}
         return wait_until(
-            lambda: all(client.wrong or len(client.acknowledged) >= goal for client, goal in goals.items()),
+            lambda: bool(self.wrong) or all(client.acknowledged >= goal for client, goal in goals.items()),
             60,
             "all clients go on",
         )
 
+    @contextmanager
+    def event(self, name: str, times: int, retries: int) -> Iterator[None]:
+        """Run the block, and check what the clients notice: on average, each may get a 503 `retries` times.
+
+        Before and after the block, each client has to get `times` messages acknowledged.
+        """
+        self.wait_until_all_go_on(times)
+        began = time.monotonic()
+        yield
+        self.wait_until_all_go_on(times)
+        outcomes, slowest = self.outcomes(began), self.slowest(began)
+        check(
+            f"{name}: responses {as_text(outcomes)}; the slowest took {slowest:.1f} s",
+            outcomes.keys() <= {201, 503},
+            outcomes[503] <= retries * len(self.clients),
+            slowest <= LONGEST_REQUEST,
+        )
+
+    def stored(self, node: Node, after: int = 0) -> list[tuple[str, int]]:
+        """Return content and id of all messages that the users have received after the message with that id."""
+        return [
+            (message["content"], message["id"])
+            for token in self.tokens.values()
+            for message in received_messages(node, token, after)
+        ]
+
     def expect_nothing_lost(self, node: Node) -> int:
         """Compare what was acknowledged with what is stored. Returns the number of acknowledged messages."""
-        wrong = [response for client in self.clients for response in client.wrong]
-        expect(not wrong, f"Responses that a retry does not fix: {wrong[:5]}")
-        stored = [(m["content"], m["id"]) for token in self.tokens.values() for m in received_messages(node, token)]
-        acknowledged, contents = self.acknowledged(), Counter(content for content, _ in stored)
-        lost = acknowledged.items() - {*stored}
+        expect(not self.wrong, f"Responses that a retry does not fix: {self.wrong[:5]}")
+        stored = self.stored(node)
+        contents = Counter(content for content, _ in stored)
+        lost = self.acknowledged.items() - {*stored}
         expect(not lost, f"Acknowledged, and not stored: {sorted(lost)[:5]}")
         expect({*contents.values()} == {1}, f"Stored more than once: {contents.most_common(5)}")
-        unknown = contents.keys() - acknowledged.keys() - {client.content for client in self.clients}
+        unknown = contents.keys() - self.acknowledged.keys() - {client.content for client in self.clients}
         expect(not unknown, f"Stored, and never sent: {unknown}")
-        found = node.manage("check_mailboxes")
-        expect(found.returncode == 0, f"check_mailboxes: {found.stdout[-2000:]} {found.stderr[-2000:]}")
-        return len(acknowledged)
+        node.manage("check_mailboxes")
+        return len(self.acknowledged)
 
 
 class Poller(threading.Thread):
@@ -217,7 +234,7 @@ def slow_clients(node: Node, number: int, first: bytes, piece: bytes = b"") -> I
     """Connect this number of clients during the block. They send `first`, then `piece` once a second, and never read."""
     context = multiprocessing.get_context("fork")
     ready = context.Event()
-    process = context.Process(target=lambda: asyncio.run(_run_slow_clients(node, number, first, piece, ready)), daemon=True)
+    process = context.Process(target=_run_slow_clients, args=(node, number, first, piece, ready), daemon=True)
     process.start()
     try:
         expect(ready.wait(60), f"Not all of {number} slow clients could connect within 60 s")
@@ -227,29 +244,27 @@ def slow_clients(node: Node, number: int, first: bytes, piece: bytes = b"") -> I
         process.join()
 
 
-async def _run_slow_clients(node: Node, number: int, first: bytes, piece: bytes, ready: Any) -> None:
+def _run_slow_clients(node: Node, number: int, first: bytes, piece: bytes, ready: Any) -> None:
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-    connecting, connected = asyncio.Semaphore(CONNECTING), asyncio.Barrier(number + 1)
-
-    async def client() -> None:
-        loop = asyncio.get_running_loop()
-        with socket.socket() as connection:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-            connection.setblocking(False)
-            async with connecting:
-                await loop.sock_connect(connection, (node.host, node.port))
-            await connected.wait()
-            try:
-                await loop.sock_sendall(connection, first)
-                while piece:
-                    await asyncio.sleep(1)
-                    await loop.sock_sendall(connection, piece)
-            except OSError:
-                pass  # the service closed the connection
-            await asyncio.Event().wait()
-
-    tasks = [asyncio.create_task(client()) for _ in range(number)]
-    await connected.wait()
+    connections = [socket.socket() for _ in range(number)]
+    for connection in connections:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        connection.connect((node.host, node.port))
+        connection.setblocking(False)
+        time.sleep(0.001)  # the service accepts connections one after another, and only so many can wait for that
     ready.set()
-    await asyncio.gather(*tasks)
+
+    async def send(connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with suppress(OSError):  # the service closed the connection
+            await loop.sock_sendall(connection, first)
+            while piece:
+                await asyncio.sleep(1)
+                await loop.sock_sendall(connection, piece)
+
+    async def send_all() -> None:
+        await asyncio.gather(*map(send, connections))
+        await asyncio.Event().wait()  # keeps the connections open
+
+    asyncio.run(send_all())

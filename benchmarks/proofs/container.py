@@ -6,10 +6,10 @@ They stay in benchmarks/data/container, with Podman's storage. All containers ru
 pip's packages are fetched before. Needs root, and Debian's podman, aardvark-dns, runc and debootstrap.
 """
 
-import http.client
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,9 +21,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.proofs.checks import check, download_packages, expect, require_root_and_programs, shell, wait_until
 from benchmarks.proofs.clients import PASSWORD, as_text, request_bytes
-from benchmarks.proofs.deploy import IN_A_CONTAINER, blocks
-from benchmarks.proofs.processes import Node, check, enter_own_network, expect, program, shell, wait_until
+from benchmarks.proofs.deploy import IN_A_CONTAINER
+from benchmarks.proofs.pages import steps
+from benchmarks.proofs.processes import Node, enter_own_network
 from config.testing.service import ROOT
 
 DATA = ROOT / "benchmarks" / "data" / "container"
@@ -60,15 +62,10 @@ docker() {{
         --network none --volume {DATA}/packages:/packages:ro --volume {DATA}/pip.conf:/etc/pip.conf:ro" "$@"
 }}
 """
-POSTGRES_IMAGE = f"""
-FROM debian-with-postgresql
-RUN usermod --uid 999 postgres && chown postgres /var/run/postgresql
-COPY entrypoint /usr/local/bin/
-ENV PATH=/usr/lib/postgresql/{POSTGRES[2]}/bin:/usr/local/bin:/usr/bin:/bin PGDATA=/var/lib/postgresql/data LANG=C.UTF-8
-STOPSIGNAL SIGINT
-ENTRYPOINT ["entrypoint"]
-"""
-POSTGRES_ENTRYPOINT = """\
+POSTGRES_SETUP = """
+usermod --uid 999 postgres
+chown postgres /var/run/postgresql
+cat > /usr/local/bin/entrypoint <<'END'
 #!/bin/sh
 set -eu
 if [ "$(id -u)" = 0 ]; then
@@ -83,7 +80,16 @@ if [ ! -e "$PGDATA/PG_VERSION" ]; then
     echo "host all all all scram-sha-256" >> "$PGDATA/pg_hba.conf"
 fi
 exec postgres -c "listen_addresses=*"
+END
+chmod +x /usr/local/bin/entrypoint
 """
+POSTGRES_OPTIONS = (
+    f"ENV PATH=/usr/lib/postgresql/{POSTGRES[2]}/bin:/usr/local/bin:/usr/bin:/bin",
+    "ENV PGDATA=/var/lib/postgresql/data",
+    "ENV LANG=C.UTF-8",
+    "STOPSIGNAL SIGINT",
+    'ENTRYPOINT ["entrypoint"]',
+)
 
 
 class Container(Node):
@@ -112,19 +118,18 @@ class Container(Node):
 
     def post_slowly(self, token: str, body: bytes) -> Iterator[bytes]:
         """Send the head of a request and yield what comes back; then send its body and yield what comes back."""
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=30)
-        connection.connect()
-        length = f"Content-Length: {len(body)}"
-        connection.sock.sendall(request_bytes("POST", "/api/message", token, length, "Expect: 100-continue"))
-        yield connection.sock.recv(65_536)
-        connection.sock.sendall(body)
-        yield b"".join(iter(lambda: connection.sock.recv(65_536), b""))
+        headers = (f"Content-Length: {len(body)}", "Expect: 100-continue")
+        with socket.create_connection((self.host, self.port), timeout=30) as connection:
+            connection.sendall(request_bytes("POST", "/api/message", token, *headers))
+            yield connection.recv(65_536)
+            connection.sendall(body)
+            yield b"".join(iter(lambda: connection.recv(65_536), b""))
 
 
 class Proof:
     def __init__(self, clone: Path) -> None:
         self.clone, self.service, self.second = clone, Container("messages_service_1", 8000), Container("second", 8001)
-        self.blocks = [block.content for block in blocks() if block.section == IN_A_CONTAINER]
+        self.blocks = [block.content for block in steps("deploy.md", IN_A_CONTAINER)]
 
     def build(self) -> None:
         for name in FILES:
@@ -156,14 +161,16 @@ class Proof:
         self.service.wait_until_healthy()
         seconds = time.monotonic() - began
         readme = shell(sys.executable, str(ROOT / ".ci" / "readme.py")).strip()
+        static = shell("curl", "-sSf", "--head", "--compressed", f"{self.service.url}/static/admin/css/base.css")
         lines, errors = self.service.read_logs()
         addresses = {line["address"] for line in lines if line["log"] == "activity"}
         check(
             f"compose up, healthy after {seconds:.1f} s. {readme}. Standard output: {len(lines)} log lines and nothing "
-            f"else; the address of all clients: {', '.join(addresses)}",
+            f"else; the address of all clients: {', '.join(addresses)}; a static file is compressed",
             {line["log"] for line in lines} == {"requests", "activity"},
             errors.startswith("Docs "),
             len(addresses) == 1,
+            "content-encoding: gzip" in static.lower(),
         )
 
     def confinement(self) -> None:
@@ -178,15 +185,6 @@ class Proof:
             identity == ["10001", "CapEff:", "0" * 16, "9"],
             modes
             == ["/secrets/database_password 600 999:0", "/secrets/database_url 440 0:0", "/secrets/secret_key 440 0:0"],
-        )
-
-    def static_files(self) -> None:
-        connection = http.client.HTTPConnection(self.service.host, self.service.port)
-        connection.request("GET", "/static/admin/css/base.css", headers={"Accept-Encoding": "gzip"})
-        response = connection.getresponse()
-        check(
-            f"a static file: {response.status}, Content-Encoding {response.headers['Content-Encoding']}",
-            response.status == 200 and response.headers["Content-Encoding"] == "gzip",
         )
 
     def commands(self) -> None:
@@ -256,33 +254,20 @@ def podman(*arguments: str) -> str:
     return shell("podman", *arguments)
 
 
-def make_base_images() -> None:
-    """Make the images that Dockerfile and compose.yaml name, if they do not exist yet."""
-    make_debian_image(PYTHON[1], "python3-venv")
-    make_debian_image("debian-with-postgresql", f"postgresql-{POSTGRES[2]}")
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "Containerfile").write_text(POSTGRES_IMAGE)
-        entrypoint = Path(folder) / "entrypoint"
-        entrypoint.write_text(POSTGRES_ENTRYPOINT)
-        entrypoint.chmod(0o755)
-        podman("build", "--quiet", "--format", "docker", "--tag", POSTGRES[1], folder)
+def make_image(name: str, package: str, setup: str, *options: str) -> None:
+    """Make an image of Debian with the package, if it does not exist yet. `setup` is a script that runs in it.
 
-
-def make_debian_image(image: str, package: str) -> None:
-    if not succeeds("podman", "image", "exists", image):
-        print(f"Making the image {image} …", flush=True)
-        with tempfile.TemporaryDirectory(dir=DATA) as folder:
-            root, archive = Path(folder) / "root", Path(folder) / "root.tar"
-            shell("debootstrap", "--variant=minbase", f"--include={package}", PYTHON[3], str(root))
-            (root / "usr/local/bin/python").symlink_to("/usr/bin/python3")
-            shell("tar", "--directory", str(root), "--create", "--file", str(archive), ".")
-            podman("import", "--quiet", str(archive), image)
-
-
-def fetch_packages() -> None:
-    requirements = str(ROOT / "requirements.txt")
-    wheels = ("--python-version", PYTHON[2], "--only-binary", ":all:", "--dest", str(DATA / "packages"))
-    shell(sys.executable, "-m", "pip", "download", "--quiet", *wheels, "--requirement", requirements)
+    `options` are lines of a Dockerfile.
+    """
+    if succeeds("podman", "image", "exists", name):
+        return
+    print(f"Making the image {name} …", flush=True)
+    with tempfile.TemporaryDirectory(dir=DATA) as folder:
+        root, archive = f"{folder}/root", f"{folder}/root.tar"
+        shell("debootstrap", "--variant=minbase", f"--include={package}", PYTHON[3], root)
+        shell("chroot", root, "sh", "-euc", setup)
+        shell("tar", "--directory", root, "--create", "--file", archive, ".")
+        podman("import", "--quiet", *(f"--change={option}" for option in options), archive, name)
 
 
 @contextmanager
@@ -303,9 +288,7 @@ def remove_containers() -> None:
 
 
 def main() -> None:
-    expect(os.geteuid() == 0, "Only root can do this: sudo dev/bin/python -m benchmarks.proofs.container")
-    for name in ("podman", "runc", "debootstrap"):
-        program(name, name)
+    require_root_and_programs({name: name for name in ("podman", "runc", "debootstrap", "curl")})
     DATA.mkdir(parents=True, exist_ok=True)
     (DATA / "containers.conf").write_text(CONTAINERS)
     (DATA / "storage.conf").write_text(STORAGE)
@@ -313,14 +296,14 @@ def main() -> None:
     os.environ["CONTAINERS_CONF"] = f"{DATA}/containers.conf"
     os.environ["CONTAINERS_STORAGE_CONF"] = f"{DATA}/storage.conf"
     os.environ["BUILDAH_FORMAT"] = "docker"
-    make_base_images()
-    fetch_packages()
+    make_image(PYTHON[1], "python3-venv", "ln -s /usr/bin/python3 /usr/local/bin/python")
+    make_image(POSTGRES[1], f"postgresql-{POSTGRES[2]}", POSTGRES_SETUP, *POSTGRES_OPTIONS)
+    download_packages(DATA / "packages", "--python-version", PYTHON[2], "--only-binary", ":all:")
     enter_own_network()
     with proof_in_a_clone() as proof:
         proof.build()
         proof.start()
         proof.confinement()
-        proof.static_files()
         proof.commands()
         proof.other_user_and_cpus()
         proof.stop_and_restart()

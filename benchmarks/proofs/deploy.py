@@ -21,20 +21,22 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import psutil
 
-from benchmarks.proofs.clients import PASSWORD, Load, received_messages
-from benchmarks.proofs.processes import Node, check, enter_own_network, expect, program, shell, wait_until
+from benchmarks.proofs.checks import check, download_packages, expect, require_root_and_programs, shell, wait_until
+from benchmarks.proofs.clients import PASSWORD, Load
+from benchmarks.proofs.pages import Block, blocks, steps
+from benchmarks.proofs.processes import Node, enter_own_network
 from config.testing.service import ROOT
 
 NAME = "messages.example.com"
-BLOCK = re.compile(r"^(?:## (.*)|(?:`(/.*)`:\n\n)?```(.*)\n((?:.*\n)*?)```)$", re.MULTILINE)
+PAGE = "deploy.md"
 IN_A_CONTAINER = "In a container"  # the section that benchmarks.proofs.container runs
 RECOVERY = ("Point-in-time recovery", "Streaming SQLite")  # the sections that benchmarks.proofs.recovery runs
 PROMPTS = {"Username": "operator", "Email": "", "Password": PASSWORD, "again": PASSWORD}  # of createsuperuser
 CLIENTS = 6
+TIMES = 5  # that each client has to be acknowledged before and after an event
 PAUSE = 0.05  # seconds between two messages of a client, for the limit that the page leaves on
 
 # Nothing has an effect outside the namespaces: the kernel's settings are read-only, harmful devices are missing, and the
@@ -113,12 +115,6 @@ class Migration(migrations.Migration):
 """
 
 
-class Block(NamedTuple):
-    section: str
-    path: str  # of the file that it goes into; empty for one that is run
-    content: str
-
-
 class Machine:
     """The Debian machine on which the blocks of the page are run."""
 
@@ -179,18 +175,13 @@ class Machine:
         _, status = os.waitpid(process, 0)
         expect(status == 0, f"{script} failed")
 
-    def section(self, name: str) -> list[Block]:
-        return [block for block in blocks() if block.section == name]
-
-    def follow(self, *steps: Block) -> None:
+    def follow(self, *blocks: Block) -> None:
         """Write the blocks that are files, and run the others."""
-        for block in steps:
-            if block.path:
-                self.run(f"cat > {block.path} <<'END OF BLOCK'\n{block.content}END OF BLOCK\n")
-            elif "createsuperuser" in block.content:
+        for block in blocks:
+            if "createsuperuser" in block.content:
                 self.run_with_answers(block.content)
             else:
-                self.run(block.content)
+                self.run(block.script())
             self.done += 1
 
 
@@ -200,8 +191,11 @@ class Site(Node):
     def __init__(self, machine: Machine) -> None:
         self.machine, self.url = machine, f"https://{NAME}"
 
-    def manage(self, *arguments: str) -> subprocess.CompletedProcess:
-        return self.machine.attempt(shlex.join(("messaging", *arguments)))
+    def manage(self, *arguments: str) -> str:
+        return self.machine.run(shlex.join(("messaging", *arguments)))
+
+    def load(self, names: str) -> Load:
+        return Load(self, names, CLIENTS, pause=PAUSE, keep=False)
 
     def version(self) -> str:
         return self.get("/api/schema")["info"]["version"]
@@ -214,7 +208,7 @@ class Proof:
     def install(self) -> None:
         self.machine.run(CERTIFICATE_AUTHORITY)
         for section in ("Packages, user, database", "Settings", "Service", "A release", "HTTPS"):
-            self.machine.follow(*self.machine.section(section))
+            self.machine.follow(*steps(PAGE, section))
         issuer = self.machine.folder / "issuer.pem"
         issuer.write_text(self.machine.run("curl -sSk https://localhost:15000/roots/0"))
         os.environ["SSL_CERT_FILE"] = str(issuer)
@@ -222,7 +216,7 @@ class Proof:
         self.machine.run("certbot renew --force-renewal")
         seconds = wait_until(lambda: self.certificate() != first, 10, "nginx uses the renewed certificate")
         check(f"certbot got a certificate, and nginx used the renewed one after {seconds:.1f} s")
-        paths = [Path(block.path) for block in blocks() if block.section not in RECOVERY]
+        paths = [Path(block.path) for block in blocks(PAGE) if block.section not in RECOVERY]
         units = [path.name.replace("@", "@8000") for path in paths if path.parent == Path("/etc/systemd/system")]
         faults = self.machine.attempt(f"systemd-analyze verify {shlex.join(units)}").stderr
         modes = self.machine.run("stat -c '%a %U' /etc/messaging.env /var/log/messaging/requests.log")
@@ -255,20 +249,20 @@ class Proof:
 
     def upgrade(self, load: Load) -> None:
         """Run what the page has for a running service. Clients should notice nothing."""
-        upgrade, back = self.machine.section("Upgrade")
+        upgrade, back = steps(PAGE, "Upgrade")
         before = self.site.version()
         self.publish("1.9.9", "SELECT 1 / 0")
-        with self.expect_unnoticed(load, "an upgrade that fails at its migration"):
+        with load.event("an upgrade that fails at its migration", TIMES, 0):
             expect(self.machine.attempt(upgrade.content).returncode != 0, "It should fail")
             expect(self.site.version() == before, "The old release should go on serving")
         self.publish("2.0.0", "ALTER TABLE messageservice_message ADD COLUMN subject text NOT NULL DEFAULT ''")
-        with self.expect_unnoticed(load, "an upgrade"):
+        with load.event("an upgrade", TIMES, 0):
             self.machine.follow(upgrade)
             expect(self.site.version() == "2.0.0", f"{self.site.version()} serves after the upgrade")
-        with self.expect_unnoticed(load, "back to the release before"):
+        with load.event("back to the release before", TIMES, 0):
             self.machine.follow(back)
             expect(self.site.version() == before, f"{self.site.version()} serves after the way back")
-        with self.expect_unnoticed(load, "logrotate, twice"):
+        with load.event("logrotate, twice", TIMES, 0):
             for _ in range(2):
                 time.sleep(1)
                 self.machine.run("logrotate --force /etc/logrotate.d/messaging")
@@ -279,18 +273,6 @@ class Proof:
             f"the hourly logrotate rotates a log of {int(size) / 2**30:.1f} GB that is new today",
             timer.startswith("TimersCalendar={ OnCalendar=*-*-* *:00:00 "),
             int(size) == 1100 * 2**20,
-        )
-
-    @contextmanager
-    def expect_unnoticed(self, load: Load, name: str) -> Iterator[None]:
-        """Run the block, and expect that no client of the load notices it."""
-        began = time.monotonic()
-        yield
-        load.wait_until_all_go_on(5)
-        outcomes, slowest = load.outcomes(began), load.slowest(began)
-        check(
-            f"{name}: {outcomes[201]:,} of {outcomes.total():,} requests got their 201, the slowest in {slowest:.1f} s",
-            [*outcomes] == [201],
         )
 
     def publish(self, version: str, statement: str) -> None:
@@ -306,25 +288,23 @@ class Proof:
         shell(*git, "commit", "--quiet", "--message", version)
         shell(*git, "push", "--quiet", "origin", "HEAD")
 
-    def back_up_and_restore(self, name: str, steps: list[Block], before: Callable[[Load], None]) -> int:
+    def back_up_and_restore(self, name: str, backup: Block, restore: Block, before: Callable[[Load], None]) -> int:
         """Back up and restore a database, with `before` and a backup under load. Returns how many messages clients sent."""
-        backup, restore = steps
-        with Load(self.site, name, CLIENTS, pause=PAUSE, keep=False) as load:
-            load.wait_until_all_go_on(5)
+        with self.site.load(name) as load:
             before(load)
-            held = load.acknowledged()
-            with self.expect_unnoticed(load, f"a backup of {name}"):
+            held = load.acknowledged.copy()
+            with load.event(f"a backup of {name}", TIMES, 0):
                 self.machine.follow(backup)
         sent = load.expect_nothing_lost(self.site)
         self.machine.follow(restore)
-        stored = {m["content"]: m["id"] for token in load.tokens.values() for m in received_messages(self.site, token)}
+        stored = load.stored(self.site)
         receiver, token = next(iter(load.tokens.items()))
         message = self.site.post("/api/message", {"receiver": receiver, "content": "after"}, token)
-        page = self.site.get(f"/api/message/received?after={max(load.acknowledged().values())}", token)
+        page = self.site.get(f"/api/message/received?after={max(load.acknowledged.values())}", token)
         check(
             f"{name}: {sent:,} messages, none lost, none doubled; restored with all {len(held):,} from before the backup; "
             "a client that polls by id gets the next message",
-            held.items() <= stored.items(),
+            held.items() <= {*stored},
             [m["id"] for m in page["results"]] == [message["id"]],
         )
         return sent
@@ -335,21 +315,12 @@ class Proof:
         check(f"{sent:,} lines of sent messages in requests.log and what logrotate made of it", sent == expected)
 
 
-def blocks() -> Iterator[Block]:
-    section = ""
-    for heading, path, language, content in BLOCK.findall((ROOT / "docs" / "deploy.md").read_text()):
-        section = heading or section
-        if path or language == "sh":
-            yield Block(section, path, content)
-
-
 @contextmanager
 def running_machine(*requirements: str) -> Iterator[Machine]:
     """Run a machine that can install the service's packages and `requirements`, and move this process into its network."""
-    expect(os.geteuid() == 0, f"Only root can make a machine of its own: sudo {' '.join(sys.orig_argv)}")
     packages = {"dbus-daemon": "dbus", "pg_createcluster": "postgresql"}
-    for name in ("certbot", "dbus-daemon", "git", "logrotate", "nginx", "openssl", "pebble", "pg_createcluster", "sqlite3"):
-        program(name, packages.get(name, name))
+    names = ("certbot", "git", "logrotate", "nginx", "openssl", "pebble", "sqlite3")
+    require_root_and_programs({**packages, **{name: name for name in names}})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -359,8 +330,7 @@ def running_machine(*requirements: str) -> Iterator[Machine]:
             '[url "/mnt/repository"]\ninsteadOf = https://git.example.com/messaging.git\n[safe]\ndirectory = *\n'
         )
         shell("git", "clone", "--quiet", "--bare", str(ROOT), str(folder / "repository"))
-        pip = (sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder / "packages"))
-        shell(*pip, "--requirement", str(ROOT / "requirements.txt"), *requirements)
+        download_packages(folder / "packages", *requirements)
         enter_own_network()
         shell("mount", "--bind", str(folder / "hosts"), "/etc/hosts")
         machine = Machine(folder)
@@ -376,16 +346,17 @@ def main() -> None:
     with running_machine() as machine:
         proof = Proof(machine)
         proof.install()
-        sent = proof.back_up_and_restore("PostgreSQL", machine.section("Backup and restore"), proof.upgrade)
+        sent = proof.back_up_and_restore("PostgreSQL", *steps(PAGE, "Backup and restore"), proof.upgrade)
         proof.check_log_lines(sent + 1)
-        switch, *steps = machine.section("SQLite in place of PostgreSQL")
-        machine.follow(*machine.section("Monitoring"), switch)
-        proof.back_up_and_restore("SQLite", steps, lambda load: load.wait_until_all_go_on(20))
+        switch, backup, restore = steps(PAGE, "SQLite in place of PostgreSQL")
+        machine.follow(*steps(PAGE, "Monitoring"), switch)
+        proof.back_up_and_restore("SQLite", backup, restore, lambda load: load.wait_until_all_go_on(20))
         files = machine.run("cd /var/lib/messaging && stat -c '%a %U' db.sqlite3* backup-*")
         expect({*files.splitlines()} == {"600 messaging"}, f"Modes of SQLite's files: {files}")
         check(
             f"{machine.done} blocks of docs/deploy.md ran as they stand, all but those of other proofs",
-            machine.done == sum(block.section not in (IN_A_CONTAINER, *RECOVERY) for block in blocks()),
+            machine.done
+            == sum(block.is_step() and block.section not in (IN_A_CONTAINER, *RECOVERY) for block in blocks(PAGE)),
         )
 
 

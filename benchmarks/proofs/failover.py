@@ -5,10 +5,7 @@ Clients send and poll through two nodes of the service while the primary is kill
 the primary changes in order, and all etcd freeze. Needs root, and Debian's etcd-server, etcd-client, iptables, postgresql.
 """
 
-import ctypes
 import itertools
-import os
-import re
 import shlex
 import shutil
 import signal
@@ -21,13 +18,14 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.proofs.checks import check, expect, require_root_and_programs, shell, wait_until
 from benchmarks.proofs.clients import Load, Poller, as_text
-from benchmarks.proofs.deploy import BLOCK, shell
-from benchmarks.proofs.processes import USER, Node, check, expect, frozen, kill_all, program, running, wait_until
+from benchmarks.proofs.pages import blocks, steps
+from benchmarks.proofs.processes import USER, Node, enter_own_network, frozen, kill_all, running, running_node
 from config.testing.http_client import send_request
 from config.testing.service import ROOT
 
-PAGE = (ROOT / "docs" / "high-availability.md").read_text()
+PAGE = "high-availability.md"
 PATRONI = ROOT / "benchmarks" / "data" / "patroni"  # made by the Makefile
 ADDRESSES = {"db1": "10.0.0.11", "db2": "10.0.0.12", "db3": "10.0.0.13"}
 CLIENTS = 8
@@ -36,7 +34,6 @@ AWAY = 30  # seconds, longer than the page's ttl
 FAILOVER_WITHIN, SWITCHOVER_WITHIN, UNNOTICED = 40, 15, 4  # seconds without a 201
 RESPONSE_WITHIN = 10  # seconds until every request has a response
 WHOLE_WITHIN = 180  # seconds until a machine that came back is a standby
-OWN_NETWORK = 0x40000000  # CLONE_NEWNET of <sched.h>
 
 # A machine's /etc, /opt and /run are lost when it is killed. Its disk is its folder, which stays.
 BOOT = r"""
@@ -62,14 +59,9 @@ wait
 """
 
 
-def steps(section: str, word: str = "") -> str:
+def script(section: str, word: str = "") -> str:
     """Return a script of the section's blocks that contain the word: it writes the files and runs the commands."""
-    script, heading = "", ""
-    for title, path, language, content in BLOCK.findall(PAGE):
-        heading = title or heading
-        if heading == section and word in content and (path or language == "sh"):
-            script += f"cat > {path} <<'END OF BLOCK'\n{content}END OF BLOCK\n" if path else content
-    return script
+    return "".join(block.script() for block in steps(PAGE, section) if word in block.content)
 
 
 class Machine:
@@ -97,7 +89,7 @@ class Machine:
 
     def start(self, changes: str = "") -> None:
         """Write the page's files, run the script `changes`, and start etcd and Patroni."""
-        files = steps("Files").replace("s/db1/db2/", f"s/db1/{self.name}/").replace("/10.0.0.12/ }", f"/{self.address}/ }}")
+        files = script("Files").replace("s/db1/db2/", f"s/db1/{self.name}/").replace("/10.0.0.12/ }", f"/{self.address}/ }}")
         command = shlex.split("setpriv --pdeathsig KILL unshare --pid --fork --kill-child --mount --mount-proc sh -c")
         arguments = ("machine", str(self.folder), str(PATRONI))
         self.process = psutil.Popen(self.inside(*command, BOOT + files + changes + SERVE, *arguments))
@@ -128,17 +120,6 @@ class Machine:
             if status.get("role") == "primary":
                 return [(standby["state"], standby["sync_state"]) for standby in status.get("replication", [])]
         return None
-
-
-@contextmanager
-def running_machine(folder: Path, name: str) -> Iterator[Machine]:
-    machine = Machine(folder, name)
-    try:
-        machine.start()
-        yield machine
-    finally:
-        machine.kill()
-        machine.network.kill()
 
 
 class Proof:
@@ -178,8 +159,7 @@ class Proof:
         for poller in pollers:
             for number, content in poller.expect_all_seen(self.nodes[0]):
                 expect(self.given.setdefault(number, content) == content, f"The id {number} was given twice")
-        ends = sorted(request.ended for request in load.requests(began) if request.outcome == 201)
-        away = max(later - earlier for earlier, later in itertools.pairwise([began, *ends]))
+        away = max(later - earlier for earlier, later in itertools.pairwise([began, *load.acknowledged_at(began)]))
         check(
             f"{name}: no 201 for {away:.1f} s; {messages:,} messages, none lost, none doubled, none missed by pollers, no "
             f"id given twice; responses {as_text(load.outcomes(began))}, the slowest in {load.slowest(began):.1f} s; "
@@ -213,12 +193,12 @@ class Proof:
             lost.make_disk()
             section = "Replace a machine"
             leave_and_join = (
-                steps(section, "member").replace("db2", lost.name).replace("10.0.0.12:2380", f"{lost.address}:2380")
+                script(section, "member").replace("db2", lost.name).replace("10.0.0.12:2380", f"{lost.address}:2380")
             )
             self.primary().enter(leave_and_join)
-            lost.start(steps(section, "existing"))
+            lost.start(script(section, "existing"))
         with self.event("a standby gets a new copy of the database", UNNOTICED, new_primary=False):
-            self.primary().enter(steps(section, "reinit").replace("db2", self.standby().name))
+            self.primary().enter(script(section, "reinit").replace("db2", self.standby().name))
             wait_until(lambda: not self.is_whole(), 30, "the copy begins")
 
     def freeze(self) -> None:
@@ -235,20 +215,19 @@ class Proof:
 
     def switch_over(self) -> None:
         with self.event("switchover", SWITCHOVER_WITHIN, new_primary=True):
-            self.primary().enter(steps("Change the primary"))
+            self.primary().enter(script("Change the primary"))
 
 
 @contextmanager
 def dropped_packets(machine: Machine, chains: tuple[str, ...]) -> Iterator[None]:
     """Drop packets from and to the machine during the block, in these chains of iptables."""
-    rules = [[chain, end, machine.address, "-j", "DROP"] for chain in chains for end in ("-s", "-d")]
-    for rule in rules:
-        shell("iptables", "-A", *rule)
+    for chain in chains:
+        shell("iptables", "-A", chain, "-s", machine.address, "-j", "DROP")
+        shell("iptables", "-A", chain, "-d", machine.address, "-j", "DROP")
     try:
         yield
     finally:
-        for rule in rules:
-            shell("iptables", "-D", *rule)
+        shell("iptables", "--flush")
 
 
 @contextmanager
@@ -256,25 +235,23 @@ def running_proof() -> Iterator[Proof]:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         folder.chmod(0o755)
-        expect(ctypes.CDLL(None).unshare(OWN_NETWORK) == 0, "A network of its own is not allowed here.")
-        shell("ip", "link", "set", "lo", "up")
+        enter_own_network()
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-        machines = [stack.enter_context(running_machine(folder, name)) for name in ADDRESSES]
+        machines = [stack.enter_context(running(Machine(folder, name))) for name in ADDRESSES]
         proof = Proof(machines, [])
         wait_until(proof.is_whole, WHOLE_WITHIN, "there are a primary and two standbys")
-        proof.primary().enter(steps("Start", "createdb"))
-        url = re.search(r"^DATABASE_URL=(.*)$", PAGE, re.MULTILINE)[1]
-        proof.nodes += [stack.enter_context(running(Node(folder, url))) for _ in range(2)]
+        proof.primary().enter(script("Start", "createdb"))
+        [setting] = [block.content for block in blocks(PAGE) if block.section == "Nodes"]
+        url = setting.strip().removeprefix("DATABASE_URL=")
+        proof.nodes += [stack.enter_context(running_node(folder, url)) for _ in range(2)]
         yield proof
 
 
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by SIGTERM"))  # stops what was started, too
-    expect(os.geteuid() == 0, "Only root can make machines: sudo dev/bin/python -m benchmarks.proofs.failover")
     expect(PATRONI.exists(), "Patroni is missing: make benchmarks/data/patroni/installed")
     packages = {"etcd": "etcd-server", "etcdctl": "etcd-client", "iptables": "iptables", "pg_createcluster": "postgresql"}
-    for name, package in packages.items():
-        program(name, package)
+    require_root_and_programs(packages)
     with running_proof() as proof:
         proof.kill()
         proof.replace()

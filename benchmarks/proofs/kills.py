@@ -8,15 +8,17 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
 
+from benchmarks.proofs.checks import check, expect, wait_until
 from benchmarks.proofs.clients import PASSWORD, Load
-from benchmarks.proofs.processes import Cluster, Node, check, expect, running, running_cluster, wait_until
+from benchmarks.proofs.processes import Cluster, Node, running_cluster, running_node
 
 CLIENTS = 16  # more than the service has threads: some of them always wait
 APART = 7  # seconds between two kills: the service ends if a worker dies within seconds of its start
@@ -28,10 +30,10 @@ UNAVAILABLE = {"detail": "The service is unavailable. Try again in a moment."}
 
 
 class Proof:
-    """A running service under load; `locked` keeps every send waiting during a `with` block."""
+    """A running service under load. `connect` connects to its database, and the statement `lock` keeps all sends waiting."""
 
-    def __init__(self, node: Node, load: Load, locked: Callable[[], AbstractContextManager]) -> None:
-        self.node, self.load, self.locked = node, load, locked
+    def __init__(self, node: Node, load: Load, connect: Callable[[], Any], lock: str) -> None:
+        self.node, self.load, self.connect, self.lock = node, load, connect, lock
 
     def kill_worker(self) -> None:
         time.sleep(APART)
@@ -57,26 +59,24 @@ class Proof:
 
     def kill_service(self) -> None:
         self.node.kill()
-        took = self.start()
-        check(f"killed all processes and started the service: all clients went on {took:.2f} s later", took <= BACK_WITHIN)
-
-    def start(self) -> float:
-        """Start the service. Returns the seconds from when it is ready until all clients go on."""
         self.node.start()
-        return self.load.wait_until_all_go_on()
+        took = self.load.wait_until_all_go_on()
+        check(f"killed all processes and started the service: all clients went on {took:.2f} s later", took <= BACK_WITHIN)
 
     def stop_service(self) -> None:
         """Stop the service by SIGTERM while all clients wait for their response."""
-        with self.locked():
+        with closing(self.connect()) as connection:
+            connection.execute(self.lock)
             time.sleep(1)
             signalled = time.monotonic()
             self.node.process.terminate()
             time.sleep(1)
         status = self.node.process.wait(timeout=60)
         ended = time.monotonic() - signalled
-        waiting = [request for request in self.load.requests(signalled) if request.began < signalled]
+        waiting = [request for request in self.load.requests if request.began < signalled < request.ended]
         stored = sum(request.outcome == 201 for request in waiting)
-        self.start()
+        self.node.start()
+        self.load.wait_until_all_go_on()
         check(
             f"SIGTERM: {stored} of {len(waiting)} requests in flight got their 201; the service ended with {status} after "
             f"{ended:.1f} s",
@@ -133,25 +133,11 @@ class Proof:
 
 
 @contextmanager
-def locked_mailboxes(url: str) -> Iterator[None]:
-    with psycopg.connect(url) as connection:
-        connection.execute("LOCK TABLE messageservice_mailbox IN EXCLUSIVE MODE")
-        yield
-
-
-@contextmanager
-def locked_file(file: Path) -> Iterator[None]:
-    with closing(sqlite3.connect(file, timeout=20, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        yield
-
-
-@contextmanager
-def running_proof(folder: Path, url: str, locked: Callable[[], AbstractContextManager]) -> Iterator[Proof]:
-    with running(Node(folder, url)) as node:
+def running_proof(folder: Path, url: str, connect: Callable[[], Any], lock: str) -> Iterator[Proof]:
+    with running_node(folder, url) as node:
         with Load(node, "user", CLIENTS) as load:
             load.wait_until_all_go_on(5)
-            yield Proof(node, load, locked)
+            yield Proof(node, load, connect, lock)
             load.wait_until_all_go_on(5)
         messages = load.expect_nothing_lost(node)
         lines = len(node.log_lines("requests"))  # log_lines reads each line as JSON
@@ -161,7 +147,8 @@ def running_proof(folder: Path, url: str, locked: Callable[[], AbstractContextMa
 def main() -> None:
     with running_cluster() as cluster:
         print("On PostgreSQL:", flush=True)
-        with running_proof(cluster.folder, cluster.url, partial(locked_mailboxes, cluster.url)) as proof:
+        lock = "LOCK TABLE messageservice_mailbox IN EXCLUSIVE MODE"
+        with running_proof(cluster.folder, cluster.url, partial(psycopg.connect, cluster.url), lock) as proof:
             for _ in range(3):
                 proof.kill_worker()
             proof.kill_service()
@@ -170,11 +157,12 @@ def main() -> None:
             proof.freeze_database(cluster)
         print("On SQLite:", flush=True)
         file = cluster.folder / "messages.sqlite3"
-        with running_proof(cluster.folder, f"sqlite:///{file}", partial(locked_file, file)) as proof:
+        connect = partial(sqlite3.connect, file, timeout=20)
+        with running_proof(cluster.folder, f"sqlite:///{file}", connect, "BEGIN IMMEDIATE") as proof:
             proof.kill_worker()
             proof.kill_service()
             proof.stop_service()
-        with closing(sqlite3.connect(file)) as database:
+        with closing(connect()) as database:
             damage = database.execute("PRAGMA integrity_check").fetchall()
         expect(damage == [("ok",)], f"SQLite's file is damaged: {damage}")
 

