@@ -2,7 +2,6 @@ PYTHON ?= python3
 BIN := dev/bin
 RIVAL := benchmarks/data/rival
 OLD := benchmarks/data/6bc8ad4
-PATRONI := benchmarks/data/patroni
 
 .PHONY: help serve test lint format bench bench-setup proofs proofs-long run-proofs schema postman screenshot upgrade
 
@@ -37,10 +36,10 @@ bench-setup: dev/installed-for-bench $(RIVAL)/installed $(OLD)/dev/installed  ##
 	@$(BIN)/python -m benchmarks.databases
 
 proofs: PROOFS = kills bad_clients nodes standby login_timing deploy
-proofs: run-proofs  ## kill, flood and replace what runs, one after another; needs Debian's postgresql, nginx and wrk
+proofs: run-proofs  ## kill, flood and replace what runs; needs the Debian packages that docs/contributing.md names
 
 proofs-long: PROOFS = failover pooler recovery container
-proofs-long: $(PATRONI)/installed run-proofs  ## what takes longer or needs more: PgBouncer 1.22; Debian's etcd-server, etcd-client, pgbackrest, podman
+proofs-long: run-proofs  ## what takes longer or needs more packages, which docs/contributing.md names
 
 run-proofs: dev/installed-for-bench
 	@set -e; for proof in $(PROOFS); do echo "== $$proof"; $(BIN)/python -m benchmarks.proofs.$$proof; done
@@ -58,7 +57,7 @@ upgrade:  ## write to constraints.txt the newest versions of everything that the
 	@rm -rf dev/upgrade
 	@$(PYTHON) -m venv dev/upgrade
 	@grep -hv '^-' requirements.txt requirements-dev.txt benchmarks/requirements.txt benchmarks/rival/requirements.txt \
-		benchmarks/patroni/requirements.txt > dev/upgrade/requirements.txt
+		> dev/upgrade/requirements.txt
 	@dev/upgrade/bin/pip install --quiet --disable-pip-version-check -r dev/upgrade/requirements.txt
 	@{ echo "# Written by make upgrade"; dev/upgrade/bin/pip freeze; } > constraints.txt
 
@@ -86,11 +85,6 @@ dev/installed-for-bench: dev/installed benchmarks/requirements.txt
 $(RIVAL)/installed: benchmarks/rival/requirements.txt constraints.txt
 	@$(PYTHON) -m venv $(RIVAL)
 	@$(RIVAL)/bin/pip install --quiet --disable-pip-version-check -r benchmarks/rival/requirements.txt
-	@touch $@
-
-$(PATRONI)/installed: benchmarks/patroni/requirements.txt constraints.txt
-	@/usr/bin/python3 -m venv $(PATRONI)  # the user postgres can run it, wherever PYTHON is
-	@$(PATRONI)/bin/pip install --quiet --disable-pip-version-check -r benchmarks/patroni/requirements.txt
 	@touch $@
 
 $(OLD)/dev/installed:

@@ -1,14 +1,17 @@
 """Shows what docs/high-availability.md promises: whatever fails, nothing acknowledged is lost, and sends soon go on.
 
-Three machines made of namespaces run PostgreSQL, Patroni and etcd with the files of that page, in a network of their own.
-Clients send and poll through two nodes of the service while the primary is killed, frozen and cut off, a standby is killed,
-the primary changes in order, and all etcd freeze. Needs root, and Debian's etcd-server, etcd-client, iptables, postgresql.
+Three machines made of namespaces run the blocks of that page, with a systemd of their own, in a network of their own.
+Clients send and poll through two nodes of the service while the primary is killed, frozen and cut off, a standby is killed
+and replaced, the primary changes in order, and all etcd freeze. At the end, two machines are lost for good. Needs root, and
+Debian's etcd-server, etcd-client, iptables and those packages that the proof `deploy` needs.
 """
 
 import itertools
+import re
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -18,15 +21,15 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.proofs.checks import check, expect, require_root_and_programs, shell, wait_until
+from benchmarks.proofs.checks import check, download_packages, expect, require_root_and_programs, shell, wait_until
 from benchmarks.proofs.clients import Load, Poller, as_text
+from benchmarks.proofs.machine import Machine, prepare
 from benchmarks.proofs.pages import blocks, steps
 from benchmarks.proofs.processes import USER, Node, enter_own_network, frozen, kill_all, running, running_node
 from config.testing.http_client import send_request
-from config.testing.service import ROOT
 
 PAGE = "high-availability.md"
-PATRONI = ROOT / "benchmarks" / "data" / "patroni"  # made by the Makefile
+REPLACE = "Replace a machine"
 ADDRESSES = {"db1": "10.0.0.11", "db2": "10.0.0.12", "db3": "10.0.0.13"}
 CLIENTS = 8
 TIMES = 20  # that each client has to be acknowledged before, during and after an event
@@ -35,28 +38,10 @@ FAILOVER_WITHIN, SWITCHOVER_WITHIN, UNNOTICED = 40, 15, 4  # seconds without a 2
 RESPONSE_WITHIN = 10  # seconds until every request has a response
 WHOLE_WITHIN = 180  # seconds until a machine that came back is a standby
 
-# A machine's /etc, /opt and /run are lost when it is killed. Its disk is its folder, which stays.
-BOOT = r"""
-set -eu
-folder=$1 patroni=$2
-mount -t tmpfs tmpfs /mnt
-mkdir /mnt/changes /mnt/work
-mount -t overlay -o lowerdir=/etc,upperdir=/mnt/changes,workdir=/mnt/work overlay /etc
-mount -t tmpfs -o mode=755 tmpfs /opt
-mkdir /opt/patroni
-mount --bind "$patroni" /opt/patroni
-mount -t tmpfs -o mode=1777 tmpfs /run/postgresql
-mount --bind "$folder/postgresql" /var/lib/postgresql
-mount --bind "$folder/etcd" /var/lib/etcd
-"""
-# Starts etcd and Patroni as the page's units do.
-SERVE = r"""
-runuser -u etcd -- env ETCD_DATA_DIR=/var/lib/etcd/default $(cat /etc/default/etcd) etcd >> "$folder/etcd/log" 2>&1 &
-cd /
-exec < /dev/null
-runuser -u postgres -- $(sed -n s/^ExecStart=//p /etc/systemd/system/patroni.service) >> "$folder/postgresql/log" 2>&1 &
-wait
-"""
+INSTALLED = """
+pg_createcluster 15 main
+systemctl start etcd postgresql@15-main
+"""  # as the packages do when they are installed on a bare machine
 
 
 def script(section: str, word: str = "") -> str:
@@ -64,41 +49,38 @@ def script(section: str, word: str = "") -> str:
     return "".join(block.script() for block in steps(PAGE, section) if word in block.content)
 
 
-class Machine:
-    """One of the three machines. Its network and its disk stay when its processes are killed."""
+class DatabaseMachine(Machine):
+    """One of the three machines. Its network and its disk stay when it is killed."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        self.name, self.address, self.folder = name, ADDRESSES[name], folder / name
-        self.make_disk()
         self.network = psutil.Popen(shlex.split("setpriv --pdeathsig KILL unshare --net sleep infinity"))
+        super().__init__(folder, name, "nsenter", f"--net=/proc/{self.network.pid}/ns/net")
+        self.address = ADDRESSES[name]
+        self.lose_disk()
         wait_until(lambda: self.network.name() == "sleep", 10, "a machine has a network")
         shell("ip", "link", "add", name, "type", "veth", "peer", "eth0", "netns", str(self.network.pid))
         shell("ip", "address", "add", "10.0.0.1", "peer", self.address, "dev", name)
         shell("ip", "link", "set", name, "up")
         own = f"ip address add {self.address} peer 10.0.0.1 dev eth0; ip route add 10.0.0.0/24 via 10.0.0.1"
-        shell(*self.inside("sh", "-euc", f"ip link set lo up; ip link set eth0 up; {own}"))
+        shell(*self.enter_network, "sh", "-euc", f"ip link set lo up; ip link set eth0 up; {own}")
 
-    def make_disk(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        for part, user in {"postgresql": USER, "etcd": "etcd"}.items():
-            (self.folder / part).mkdir(parents=True)
-            shutil.chown(self.folder / part, user)
+    def lose_disk(self) -> None:
+        shutil.rmtree(self.disk, ignore_errors=True)
+        for path, user in {"opt": "root", "var/lib/postgresql": USER, "var/lib/etcd": "etcd"}.items():
+            (self.disk / path).mkdir(parents=True)
+            shutil.chown(self.disk / path, user)
 
-    def inside(self, *command: str) -> list[str]:
-        return ["nsenter", f"--net=/proc/{self.network.pid}/ns/net", *command]
-
-    def start(self, changes: str = "") -> None:
-        """Write the page's files, run the script `changes`, and start etcd and Patroni."""
+    def start(self) -> None:
+        """Boot it. Install the page's packages if the disk is empty, and write its files, which are lost with each kill."""
+        super().start()
+        if not (self.disk / "opt" / "patroni").exists():
+            self.run(INSTALLED + script("Packages"))
         files = script("Files").replace("s/db1/db2/", f"s/db1/{self.name}/").replace("/10.0.0.12/ }", f"/{self.address}/ }}")
-        command = shlex.split("setpriv --pdeathsig KILL unshare --pid --fork --kill-child --mount --mount-proc sh -c")
-        arguments = ("machine", str(self.folder), str(PATRONI))
-        self.process = psutil.Popen(self.inside(*command, BOOT + files + changes + SERVE, *arguments))
-        wait_until(lambda: bool(self.process.children()), 10, "a machine boots")
+        self.run(files)
 
-    def enter(self, script: str) -> None:
-        """Run the script on the machine."""
-        init = self.process.children()[0].pid
-        shell("nsenter", f"--target={init}", "--net", "--mount", "--pid", "sh", "-euc", script)
+    def serve(self) -> psutil.Popen:
+        """Start etcd and Patroni. The command ends when two machines have done so."""
+        return psutil.Popen(self.command(script("Start", "systemctl")), stderr=subprocess.DEVNULL)
 
     def processes(self, name: str = "") -> list[psutil.Process]:
         """Return its processes whose names begin with `name`, by default all. There are none after it was killed."""
@@ -108,10 +90,6 @@ class Machine:
                 with suppress(psutil.NoSuchProcess):
                     found += [process] if process.name().startswith(name) else []
         return found
-
-    def kill(self) -> None:
-        """Kill all its processes at the same moment."""
-        kill_all([*self.processes(), self.process])
 
     def standbys(self) -> list[tuple[str, str]] | None:
         """Return the states of the standbys that its PostgreSQL sends to, or None if it is not the primary."""
@@ -123,7 +101,7 @@ class Machine:
 
 
 class Proof:
-    def __init__(self, machines: list[Machine], nodes: list[Node]) -> None:
+    def __init__(self, machines: list[DatabaseMachine], nodes: list[Node]) -> None:
         self.machines, self.nodes = machines, nodes
         self.given: dict[int, str] = {}  # the content of the message for each id that a client has seen
 
@@ -132,11 +110,11 @@ class Proof:
         standbys = [machine.standbys() for machine in self.machines]
         return [found for found in standbys if found is not None] == [[("streaming", "quorum")] * 2]
 
-    def primary(self) -> Machine:
+    def primary(self) -> DatabaseMachine:
         [primary] = [machine for machine in self.machines if machine.standbys() is not None]
         return primary
 
-    def standby(self) -> Machine:
+    def standby(self) -> DatabaseMachine:
         return next(machine for machine in self.machines if machine is not self.primary())
 
     @contextmanager
@@ -179,27 +157,36 @@ class Proof:
             self.kill_machine(self.standby(), load)
 
     @staticmethod
-    def kill_machine(machine: Machine, load: Load) -> None:
+    def kill_machine(machine: DatabaseMachine, load: Load) -> None:
         machine.kill()
         time.sleep(AWAY)
         load.wait_until_all_go_on(TIMES)
         machine.start()
+        machine.serve()
 
     def replace(self) -> None:
         with self.event("machine of a standby replaced by an empty one", UNNOTICED, new_primary=False):
             lost = self.standby()
             lost.kill()
             time.sleep(AWAY)
-            lost.make_disk()
-            section = "Replace a machine"
-            leave_and_join = (
-                script(section, "member").replace("db2", lost.name).replace("10.0.0.12:2380", f"{lost.address}:2380")
-            )
-            self.primary().enter(leave_and_join)
-            lost.start(script(section, "existing"))
+            self.join(lost, self.primary(), script(REPLACE, "member"))
         with self.event("a standby gets a new copy of the database", UNNOTICED, new_primary=False):
-            self.primary().enter(script(section, "reinit").replace("db2", self.standby().name))
+            self.primary().run(script(REPLACE, "reinit").replace("db2", self.standby().name))
             wait_until(lambda: not self.is_whole(), 30, "the copy begins")
+
+    @staticmethod
+    def join(machine: DatabaseMachine, member: DatabaseMachine, add: str, missing: str = "") -> None:
+        """Start the machine with an empty disk.
+
+        The script `add` adds it to etcd, on a member. The machine `missing` is not in etcd yet.
+        """
+        machine.lose_disk()
+        member.run(add.replace("db2", machine.name).replace("10.0.0.12:2380", f"{machine.address}:2380"))
+        machine.start()
+        machine.run(script(REPLACE, "existing"))
+        if missing:
+            machine.run(f"sed -i -E '/INITIAL_CLUSTER=/ {{ s/,?{missing}=[^,]*//; s/=,/=/ }}' /etc/default/etcd")
+        machine.serve()
 
     def freeze(self) -> None:
         name = "machine of the primary frozen and thawed"
@@ -215,11 +202,40 @@ class Proof:
 
     def switch_over(self) -> None:
         with self.event("switchover", SWITCHOVER_WITHIN, new_primary=True):
-            self.primary().enter(script("Change the primary"))
+            self.primary().run(script("Change the primary"))
+
+    def lose_two(self) -> None:
+        """Lose the primary and a standby for good. Ids that clients have seen are not given again."""
+        survivor, known = self.standby(), self.given.copy()
+        first, second = (machine for machine in self.machines if machine is not survivor)
+        for lost in (*self.nodes, first, second):
+            lost.kill()
+        began = time.monotonic()
+        survivor.run(script("Two machines are lost").replace("db3", survivor.name))
+        wait_until(lambda: survivor.standbys() is not None, 60, "the machine that is left is the primary")
+        self.nodes[0].manage("skip_ids")
+        for node in self.nodes:
+            node.start()
+        with Load(self.nodes[0], "survivors", CLIENTS, [node.url for node in self.nodes]) as load:
+            load.wait_until_all_go_on(TIMES)
+            seconds = load.acknowledged_at()[0] - began
+            add = "".join(line for line in script(REPLACE, "member").splitlines(True) if "member remove" not in line)
+            self.join(first, survivor, add, missing=second.name)
+            wait_until(lambda: len(survivor.standbys()) == 1, WHOLE_WITHIN, "there is a standby")
+            self.join(second, survivor, add)
+            wait_until(self.is_whole, WHOLE_WITHIN, "there are a primary and two standbys")
+            load.wait_until_all_go_on(TIMES)
+        messages = load.expect_nothing_lost(self.nodes[0])
+        check(
+            f"primary and a standby lost: a 201 after {seconds:.1f} s; {messages:,} new messages, no id given twice, also "
+            f"when two new machines became standbys; the primary is {self.primary().name}",
+            min(load.acknowledged.values()) > max(known),
+            self.primary() is survivor,
+        )
 
 
 @contextmanager
-def dropped_packets(machine: Machine, chains: tuple[str, ...]) -> Iterator[None]:
+def dropped_packets(machine: DatabaseMachine, chains: tuple[str, ...]) -> Iterator[None]:
     """Drop packets from and to the machine during the block, in these chains of iptables."""
     for chain in chains:
         shell("iptables", "-A", chain, "-s", machine.address, "-j", "DROP")
@@ -234,13 +250,17 @@ def dropped_packets(machine: Machine, chains: tuple[str, ...]) -> Iterator[None]
 def running_proof() -> Iterator[Proof]:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        folder.chmod(0o755)
+        prepare(folder, "127.0.0.1 localhost\n")
+        [patroni] = re.findall(r"'(patroni\[.*==.*)'", script("Packages"))
+        download_packages(folder / "packages", patroni)
         enter_own_network()
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-        machines = [stack.enter_context(running(Machine(folder, name))) for name in ADDRESSES]
+        machines = [stack.enter_context(running(DatabaseMachine(folder, name))) for name in ADDRESSES]
+        starts = [machine.serve() for machine in machines]
+        expect(not any(start.wait(timeout=90) for start in starts), "etcd and Patroni should start on all machines")
         proof = Proof(machines, [])
         wait_until(proof.is_whole, WHOLE_WITHIN, "there are a primary and two standbys")
-        proof.primary().enter(script("Start", "createdb"))
+        proof.primary().run(script("Start", "patronictl") + script("Start", "createdb"))
         [setting] = [block.content for block in blocks(PAGE) if block.section == "Nodes"]
         url = setting.strip().removeprefix("DATABASE_URL=")
         proof.nodes += [stack.enter_context(running_node(folder, url)) for _ in range(2)]
@@ -249,7 +269,6 @@ def running_proof() -> Iterator[Proof]:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended by SIGTERM"))  # stops what was started, too
-    expect(PATRONI.exists(), "Patroni is missing: make benchmarks/data/patroni/installed")
     packages = {"etcd": "etcd-server", "etcdctl": "etcd-client", "iptables": "iptables", "pg_createcluster": "postgresql"}
     require_root_and_programs(packages)
     with running_proof() as proof:
@@ -259,6 +278,7 @@ def main() -> None:
         proof.cut_off("primary cut off from the other machines", "FORWARD")
         proof.cut_off("primary cut off from the nodes too", "FORWARD", "INPUT", "OUTPUT")
         proof.switch_over()
+        proof.lose_two()
 
 
 if __name__ == "__main__":
