@@ -123,8 +123,8 @@ def mark_read(*, conversation: Conversation, up_to: int) -> Conversation:
     """
     reader, partner = conversation.owner, conversation.partner
     with transaction.atomic():
-        # Makes sends to the reader, and other requests that mark, wait: the counters must not change in between.
-        lock_or_create(reader, reader)
+        # Makes sends, other requests that mark, and repairs wait: neither messages nor counters must change in between.
+        lock_or_create(reader, partner)
         if not Message.objects.between(reader, partner).filter(pk=up_to).exists():
             raise ValidationError({"up_to": ["There is no such message in this conversation."]})
         unread = Message.objects.sent_by(partner).received_by(reader).unread().filter(pk__lte=up_to)

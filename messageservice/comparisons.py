@@ -99,16 +99,14 @@ def compare(first: int, last: int) -> list[Difference]:
 
 
 @transaction.atomic
-def repair_once(user: User) -> list[Difference]:
+def repair_user(user: User) -> list[Difference]:
     """Make what is stored for the user agree with the messages. Returns the differences.
 
-    Raises OperationalError, on PostgreSQL, if a request keeps a lock that this transaction needs.
+    The lock on the user's mailbox makes all requests wait that send to or from the user, or mark their messages as read.
     """
-    lock_or_create(user, user)
     if connection.vendor == "postgresql":
-        # A partner who marks messages as read locks them, but not this mailbox, and may wait for messages locked here. Give
-        # up before PostgreSQL finds the deadlock, after a second, and ends either transaction.
-        execute("SET LOCAL lock_timeout = 100")
+        execute("SET LOCAL lock_timeout = '10s'")  # no request holds a lock for longer than 5 s
+    lock_or_create(user, user)
     differences = compare(user.pk, user.pk)
     conversations = []
     for _, partner_id, stored, expected in differences:

@@ -4,13 +4,10 @@ import sys
 
 from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand
-from django.db import OperationalError
-from psycopg.errors import LockNotAvailable
 
-from messageservice.comparisons import Difference, Figures, compare, repair_once
+from messageservice.comparisons import Difference, Figures, compare, repair_user
 
 BATCH = 100  # users per statement: a tenth of a second if each has some hundred messages
-ATTEMPTS = 100  # to repair a user; each waits up to 100 ms for a lock, and no request holds a lock for longer than 5 s
 
 
 class Command(BaseCommand):
@@ -50,14 +47,3 @@ class Command(BaseCommand):
                 if stored != expected
             )
             self.stdout.write(f"{where}: {'; '.join(what)}")
-
-
-def repair_user(user: User) -> list[Difference]:
-    """Repair what is stored for the user. Tries up to ATTEMPTS times while requests hold locks that it needs."""
-    for _ in range(ATTEMPTS - 1):
-        try:
-            return repair_once(user)
-        except OperationalError as error:
-            if not isinstance(error.__cause__, LockNotAvailable):
-                raise
-    return repair_once(user)
