@@ -5,7 +5,8 @@ from unicodedata import normalize
 from django.contrib.auth.hashers import Argon2PasswordHasher, make_password, verify_password
 from django.contrib.auth.models import User
 
-LONGEST_PASSWORD = 1024  # characters
+LONGEST_PASSWORD = 1024  # characters as typed when it was set
+LONGEST_SPELLING = 4 * LONGEST_PASSWORD  # of the same password in Unicode form NFD
 
 
 class OwaspArgon2Hasher(Argon2PasswordHasher):
@@ -19,14 +20,14 @@ class OwaspArgon2Hasher(Argon2PasswordHasher):
     unmatched_hash = f"argon2$argon2id$v=19$m={memory_cost},t={time_cost},p={parallelism}${'A' * 22}${'A' * 43}"
 
     def encode(self, password, salt):
-        return super().encode(_normalize(password), salt)
+        return super().encode(normalize_password(password), salt)
 
     def verify(self, password, encoded):
         """Try the password in NFKC and, if that differs, also as typed, because older hashes were made from that form.
 
         Both forms are always tried, so that the time does not tell which form matched.
         """
-        normalized = _normalize(password)
+        normalized = normalize_password(password)
         is_correct = super().verify(normalized, encoded)
         if normalized != password:
             is_correct |= super().verify(password, encoded)
@@ -47,6 +48,6 @@ def check_password(user: User | None, password: str) -> bool:
     return is_correct
 
 
-def _normalize(password: str) -> str:
+def normalize_password(password: str) -> str:
     """Return the password in NFKC, unless it is so long that a run of combining characters could take seconds."""
-    return normalize("NFKC", password) if len(password) <= LONGEST_PASSWORD else password
+    return normalize("NFKC", password) if len(password) <= LONGEST_SPELLING else password

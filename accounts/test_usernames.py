@@ -2,9 +2,9 @@ from io import StringIO
 from unittest import skipUnless
 from unittest.mock import patch
 
-from django.contrib.auth.models import User
+from django.contrib.auth.models import User, UserManager
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client, TestCase, override_settings
 from django.test.utils import CaptureQueriesContext
 
@@ -251,6 +251,22 @@ class CreateSuperuserTests(TestCase):
             with self.subTest(name), self.assertRaises(CommandError):
                 call_command("createsuperuser", username=name, email="", interactive=False)
         self.assertEqual(User.objects.count(), 1)
+
+    def test_rejects_a_name_that_another_process_takes_in_the_meantime(self):
+        create = UserManager.create_superuser
+
+        def create_later(manager, **fields):
+            make_user("Operator")
+            with transaction.atomic():
+                return create(manager, **fields)
+
+        with (
+            patch.object(UserManager, "create_superuser", create_later),
+            self.assertRaisesMessage(CommandError, "A user with that username already exists."),
+        ):
+            call_command("createsuperuser", username="operator", email="", interactive=False)
+
+        self.assertFalse(User.objects.filter(is_superuser=True).exists())
 
     def test_asks_again(self):
         output, terminal = StringIO(), StringIO()

@@ -21,7 +21,7 @@ from rest_framework.test import APIClient
 
 from accounts.actions import deactivate
 from accounts.authentication import AuthToken, issue_token
-from accounts.hashers import OwaspArgon2Hasher
+from accounts.hashers import LONGEST_PASSWORD, OwaspArgon2Hasher
 from config.database.sql import fetch_one
 from config.environment import Limit
 from config.testing.cases import LOGS, PASSWORD, ApiTestCase, ConcurrentTestCase, with_token
@@ -883,6 +883,22 @@ class UnicodePasswordTests(ApiTestCase):
 
                 self.assertEqual([self.log_in(form, f"dave{number}") for form in forms], [200] * 3)
                 self.assertEqual(self.log_in("Zurich cafe geheim 1", f"dave{number}"), 400)
+
+    def test_the_longest_password_logs_in_in_every_form(self):
+        password = "é" * LONGEST_PASSWORD
+        self.client.post("/api/auth/register", {"username": "dave", "password": password})
+
+        self.assertEqual(self.log_in(normalize("NFD", password)), 200)
+
+    def test_a_weak_password_is_weak_in_every_form(self):
+        for username, password in (("dave", "password1"), ("dave", "12345678"), ("similarname", "similarname")):
+            with self.subTest(password):
+                full_width = password.translate({code: code + 0xFEE0 for code in range(0x21, 0x7F)})
+                response = self.client.post("/api/auth/register", {"username": username, "password": full_width})
+
+                self.assertEqual(response.status_code, 400)
+                self.assertEqual([*response.json()], ["password"])
+        self.assertFalse(User.objects.filter(username__in=["dave", "similarname"]).exists())
 
     def test_every_form_is_the_current_password(self):
         client = self.as_user(self.alice)

@@ -29,10 +29,17 @@ def abort(variable: str, reason: str) -> NoReturn:
     sys.exit(f"{variable}: {reason}")
 
 
+def is_utf8(value: str) -> bool:
+    """Return whether a variable or an argument was UTF-8: Python reads other bytes as lone surrogates."""
+    return re.search(r"[\ud800-\udfff]", value) is None
+
+
 def text(variable: str, default: str = "") -> str:
-    file = os.environ.get(f"{variable}_FILE")
+    value, file = os.environ.get(variable, ""), os.environ.get(f"{variable}_FILE")
+    if not is_utf8(value):
+        abort(variable, "is not UTF-8")
     if not file:
-        return os.environ.get(variable) or default
+        return value or default
     try:
         return Path(file).read_text().strip() or abort(f"{variable}_FILE", f"{file!r} is empty")
     except (OSError, ValueError):

@@ -14,7 +14,7 @@ from django.apps import apps
 from django.conf import settings
 from django.contrib import admin
 from django.contrib.auth.hashers import Argon2PasswordHasher, make_password
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -529,8 +529,12 @@ class AdminUrlTests(AdminTestCase):
 
     def setUp(self):
         super().setUp()
-        send_message(sender=self.alice, receiver=self.bob, content="hi")
+        message, _ = send_message(sender=self.alice, receiver=self.bob, content="hi")
         self.user = f"/admin/auth/user/{self.alice.pk}"
+        token, _ = issue_token(self.alice)
+        block = Block.objects.create(blocker=self.alice, blocked=self.bob)
+        keys = (self.alice.pk, Group.objects.create(name="group").pk, block.pk, message.id, token.pk)
+        self.objects = [f"/admin/{name}/{key}" for name, key in zip(self.LISTS, keys, strict=True)]
 
     def assert_no_server_error(self, path, form=None):
         with self.subTest(path[:200], form=form):
@@ -546,6 +550,13 @@ class AdminUrlTests(AdminTestCase):
             for lookup in self.LOOKUPS[name]:
                 for value in ("99999999999", "(", "%00"):
                     self.assert_no_server_error(f"/admin/{name}/?{lookup}={value}")
+
+    def test_no_page_of_an_object_is_a_500(self):
+        for path in self.objects:
+            for action in ("change", "delete", "history", "password"):
+                for query in ("", "?p=2", "?q=x"):
+                    self.assert_no_server_error(f"{path}/{action}/{query}")
+            self.assertEqual(self.admin.get(f"{path}/history/").status_code, 200)
 
     def test_no_url_of_an_object_is_a_500(self):
         for value in self.VALUES:

@@ -136,6 +136,11 @@ class InvalidValueTests(EnvironmentTestCase):
         for variable in ("DEBUG", "HTTPS"):
             self.assert_aborts(variable, "maybe", "2", "onn", "on\n")
 
+    def test_aborts_on_values_that_are_not_utf_8(self):
+        for variable in VARIABLES:
+            if not variable.endswith("_FILE"):
+                self.assert_aborts(variable, f"{PASSWORD}\udcff")
+
     def test_aborts_on_https_without_a_proxy(self):
         self.assert_aborts("HTTPS", "on")
 
@@ -304,6 +309,11 @@ class StartTests(EnvironmentTestCase):
 
         self.assertEqual((run.returncode, run.stderr), (0, ""))
 
+    def test_aborts_on_arguments_that_are_not_utf_8(self):
+        run = self.run_command("manage.py", "rename_user", b"\xff", "alice")
+
+        self.assertEqual((run.returncode, run.stderr), (1, "An argument is not UTF-8.\n"))
+
     def test_invalid_value_prevents_startup_with_one_line_that_names_the_variable(self):
         check, server = ("manage.py", "check"), ("-m", "config.server")
 
@@ -312,6 +322,8 @@ class StartTests(EnvironmentTestCase):
             (check, "DATABASE_URL", f"postgresql://u:{PASSWORD}@[/x"),
             (server, "PORT", "abc"),
             (server, "HOST", "192.0.2.1"),  # not an address of this machine
+            (server, "HOST", ".."),
+            (server, "HOST", "a" * 70),
             (server, "LOG_DIR", f"{__file__}/logs"),
         ):
             with self.subTest(command=command, variable=variable):

@@ -111,7 +111,8 @@ class MessageAdmin(ViewOnlyAdmin):
         return with_id | messages, False
 
     def get_paginator(self, request, queryset, per_page, **kwargs):
-        return Paginator(request.rows, per_page)
+        rows = getattr(request, "rows", queryset)  # the page of a message's history has only its queryset
+        return Paginator(rows, per_page)
 
 
 AccountAdmin.linked_lists |= {

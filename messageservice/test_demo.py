@@ -1,9 +1,11 @@
 import re
 from datetime import timedelta
 from io import StringIO
+from unittest.mock import patch
 
-from django.contrib.auth.models import User
+from django.contrib.auth.models import User, UserManager
 from django.core.management import CommandError, call_command
+from django.db import transaction
 from django.test import override_settings
 from rest_framework.test import APIClient, APITestCase
 
@@ -72,6 +74,22 @@ class DemoTests(MessageAssertions, ApiTestMixin, APITestCase):
             demo()
 
         self.assertEqual(User.objects.count(), 1)
+
+    def test_rejects_names_that_another_process_takes_in_the_meantime(self):
+        create = UserManager.create_user
+
+        def create_later(manager, name, **fields):
+            User.objects.create(username=name)
+            with transaction.atomic():
+                return create(manager, name, **fields)
+
+        with (
+            patch.object(UserManager, "create_user", create_later),
+            self.assertRaisesMessage(CommandError, "There are demo users already."),
+        ):
+            demo()
+
+        self.assertFalse(Message.objects.exists())
 
     def test_keeps_other_users(self):
         User.objects.create(username="alice", password="untouched")

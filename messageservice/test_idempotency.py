@@ -215,6 +215,16 @@ class IdempotencyTests(IdempotencyAssertions, ApiTestCase):
 
         self.assertEqual(self.send(APIClient(), "key").status_code, 401)
 
+    def test_location_and_links_keep_the_port(self):
+        for _ in range(2):
+            response = self.client.post(
+                "/api/message", {"receiver": "bob", "content": "hi"}, headers={"host": "localhost:8443"}
+            )
+        page = self.client.get("/api/message?page_size=1", headers={"host": "localhost:8443"}).json()
+
+        self.assertEqual(response["Location"], f"http://localhost:8443/api/message/{response.json()['id']}")
+        self.assertEqual(page["next"], "http://localhost:8443/api/message?page=2&page_size=1")
+
     def test_location_is_the_full_url_of_the_message(self):
         response = self.send(self.client, None)
 

@@ -118,7 +118,7 @@ class Load:
         )
 
     @contextmanager
-    def event(self, name: str, times: int, retries: int) -> Iterator[None]:
+    def event(self, name: str, times: int, retries: float) -> Iterator[None]:
         """Run the block, and check what the clients notice: on average, each may get a 503 `retries` times.
 
         Before and after the block, each client has to get `times` messages acknowledged.

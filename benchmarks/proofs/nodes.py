@@ -23,6 +23,7 @@ ADDRESSES = ("127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5")
 CLIENTS = 12
 TIMES = 20  # that each client has to be acknowledged between two events
 RETRIES = 1  # of each client, after an event
+QUEUED = 2 / CLIENTS  # retries of each client, if two connections wait at a listener that closes
 LIMIT = 10  # messages of a sender
 ROUNDS = 30  # of blocks and tokens, each of which must hold at once on all nodes
 WITHIN = 10  # seconds until a started node takes messages
@@ -57,7 +58,7 @@ class Proof:
             with load.event("started the fourth node", TIMES, RETRIES):
                 newcomer.start()
                 self.wait_for_messages(newcomer)
-            with load.event("stopped a node by SIGTERM", TIMES, 0):
+            with load.event("stopped a node by SIGTERM", TIMES, QUEUED):
                 third.stop()
             with load.event("started the killed node", TIMES, RETRIES):
                 second.start()
@@ -110,16 +111,14 @@ def site(nodes: list[Node], port: int) -> str:
     """Return the site of docs/deploy.md, without TLS, and changed as the section on several machines says."""
     [block] = [block for block in steps("deploy.md", "HTTPS") if block.path == "/etc/nginx/sites-available/messaging"]
     servers = "".join(f"server {node.host}:{node.port} fail_timeout=3s;" for node in nodes)
-    content, changes = (
-        block.content,
-        {
-            "include /etc/nginx/messaging-instance;": f"zone messaging 64k; {servers}",
-            "proxy_pass .*": r"proxy_connect_timeout 2s; \g<0>",
-            r"^server {\n    listen 80;(.*\n)*?}": "",
-            r"listen 443 .*": f"listen 127.0.0.1:{port};",
-            r"listen \[::\]:443 .*|ssl_.*": "",
-        },
-    )
+    content = block.content
+    changes = {
+        "include /etc/nginx/messaging-instance;": f"zone messaging 64k; {servers}",
+        "proxy_pass .*": r"proxy_connect_timeout 2s; \g<0>",
+        r"^server {\n    listen 80;(.*\n)*?}": "",
+        r"listen 443 .*": f"listen 127.0.0.1:{port};",
+        r"listen \[::\]:443 .*|ssl_.*": "",
+    }
     for pattern, replacement in changes.items():
         content, count = re.subn(pattern, replacement, content, flags=re.MULTILINE)
         expect(count > 0, f"The site of docs/deploy.md has no {pattern}")

@@ -17,7 +17,7 @@ from django.db import close_old_connections, connection, connections
 from config.database.sql import fetch_one
 from config.testing.cases import ConcurrentTestCase
 from config.testing.service import run_service
-from messageservice.models import Message
+from messageservice.models import Conversation, Mailbox, Message
 
 UNAVAILABLE = (503, {"detail": "The service is unavailable. Try again in a moment."})
 READ_ONLY_DETAIL = (
@@ -168,6 +168,7 @@ class ChangedColumnTests(EndpointsTestCase):
 class SessionSettingsTests(EndpointsTestCase):
     SETTINGS = {
         "DateStyle": "German",
+        "array_nulls": "off",
         "TimeZone": "Asia/Kolkata",
         "IntervalStyle": "iso_8601",
         "bytea_output": "escape",
@@ -196,6 +197,9 @@ class SessionSettingsTests(EndpointsTestCase):
         for target in (self.alter_database, self.alter_role):
             for setting, value in self.SETTINGS.items():
                 with self.subTest(target=target, setting=setting):
+                    Conversation.objects.all().delete()
+                    Mailbox.objects.all().delete()  # a first message makes them
+                    Message.objects.all().delete()
                     execute_on_new_connection(f"{target} SET {setting} = '{value}'")
                     connection.close()
 

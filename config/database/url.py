@@ -15,6 +15,7 @@ EXPECTED = "write postgresql://user:password@host:5432/name or sqlite:////path/o
 # What every PostgreSQL connection sets, whatever the server, the database or the role says.
 SESSION_SETTINGS = {
     "DateStyle": "ISO",
+    "array_nulls": "on",
     "search_path": '"$user",public',
     "default_transaction_isolation": r"read\ committed",
     "lock_timeout": "3s",

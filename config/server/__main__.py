@@ -26,6 +26,12 @@ from config.environment import abort
 
 STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT}
 M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -2, -3, -8  # in <malloc.h>
+LOCAL_NAMES = {  # by address that the server listens on
+    "127.0.0.1": ["127.0.0.1", "localhost"],
+    "[::1]": ["[::1]", "localhost"],
+    "0.0.0.0": ["127.0.0.1", "localhost"],  # noqa: S104 - not bound here
+    "[::]": ["[::1]", "127.0.0.1", "localhost"],
+}
 BANNER = """\
 Docs   {url}/api/docs
 API    {url}/api
@@ -103,8 +109,8 @@ def free_address(host: str, port: int) -> str:
     """Return the numeric address of the host. Exits if it is not this machine's, or if its port is in use."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except socket.gaierror as error:
-        abort("HOST", f"{host!r} is not an address ({error.strerror})")
+    except (socket.gaierror, UnicodeError) as error:  # a label that is too long is a UnicodeError
+        abort("HOST", f"{host!r} is not an address ({getattr(error, 'strerror', None) or error})")
     with socket.socket(family, kind) as probe:  # the server itself would share the port, and so its connections
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -138,10 +144,8 @@ def local_url(address: str) -> tuple[str, str]:
     """Return (URL, ""), the URL of the service for a browser on this machine, or ("", reason) if there is none."""
     if settings.HTTPS:
         return "", "Links  have the host name of the proxy: HTTPS=on redirects every other client there"
-    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104 - not bound here
-    hosts = [f"[{address}]" if ":" in address else address]
-    if address in ("127.0.0.1", "::1"):
-        hosts.append("localhost")
+    literal = f"[{address}]" if ":" in address else address
+    hosts = (*LOCAL_NAMES.get(literal, [literal]), settings.HOST)
     for host in hosts:
         if validate_host(host, settings.ALLOWED_HOSTS):
             return f"http://{host}:{settings.PORT}", ""

@@ -696,6 +696,8 @@ class BannerTests(ConcurrentTestCase):
             {"HOST": "0.0.0.0"},  # noqa: S104
             {"HOST": "127.0.0.1", "ALLOWED_HOSTS": "localhost"},
             {"HOST": "::", "ALLOWED_HOSTS": "[::1]"},
+            {"HOST": "::", "ALLOWED_HOSTS": "127.0.0.1"},
+            {"HOST": "127.0.0.2", "ALLOWED_HOSTS": "127.0.0.2"},
         ):
             with self.subTest(environment), self.start_server(**environment) as (_, lines):
                 link = lines[0].split()[1]

@@ -4,7 +4,7 @@ from datetime import timedelta
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from accounts.models import user_named
@@ -24,6 +24,7 @@ MESSAGES = [  # hours ago, sender, receiver, content
     (3, BOB, ALICE, "That was a fine day."),
     (2, BOB, ALICE, "Next week again?"),
 ]
+THEY_EXIST = "There are demo users already."
 HOURS_UNREAD = 24  # older messages are marked as read
 
 
@@ -33,9 +34,12 @@ class Command(BaseCommand):
     @transaction.atomic
     def handle(self, **options):
         if any(user_named(name) for name in NAMES):
-            raise CommandError("There are demo users already.")
+            raise CommandError(THEY_EXIST)
         password = secrets.token_urlsafe(max(12, settings.PASSWORD_MIN_LENGTH))
-        users = {name: User.objects.create_user(name, password=password) for name in NAMES}
+        try:
+            users = {name: User.objects.create_user(name, password=password) for name in NAMES}
+        except IntegrityError:  # another process has just created them
+            raise CommandError(THEY_EXIST) from None
         for hours, sender, receiver, content in MESSAGES:
             message, _ = send_message(sender=users[sender], receiver=users[receiver], content=content)
             Message.objects.filter(pk=message.id).update(created=timezone.now() - timedelta(hours=hours))

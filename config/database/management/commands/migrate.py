@@ -34,7 +34,7 @@ def _lock() -> Iterator[None]:
     A process polls for PostgreSQL's lock: a statement that waited would deadlock with CREATE INDEX CONCURRENTLY.
     """
     if connection.vendor == "sqlite":
-        folder = os.open(Path(connection.settings_dict["NAME"]).parent, os.O_RDONLY)
+        folder = os.open(Path(connection.settings_dict["NAME"]).resolve().parent, os.O_RDONLY)
         try:
             fcntl.flock(folder, fcntl.LOCK_EX)
             yield

@@ -1,0 +1,13 @@
+from django.contrib.auth.management.commands import createsuperuser
+from django.core.management.base import CommandError
+from django.db import IntegrityError
+
+from accounts.models import NAME_IS_TAKEN
+
+
+class Command(createsuperuser.Command):
+    def handle(self, *args, **options):
+        try:
+            return super().handle(*args, **options)
+        except IntegrityError:  # another process has just taken the name
+            raise CommandError(NAME_IS_TAKEN) from None
