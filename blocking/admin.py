@@ -1,6 +1,7 @@
 from contextlib import suppress
 
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.http import Http404
 
 from accounts.admin import AccountAdmin, ViewOnlyAdmin
@@ -17,7 +18,9 @@ class BlockAdmin(ViewOnlyAdmin):
     search_fields = ["blocker", "blocked"]  # shows the search box; get_search_results searches
     search_help_text = "A whole username."
 
-    has_delete_permission = admin.ModelAdmin.has_delete_permission
+    def has_delete_permission(self, request, obj=None):
+        may_act = obj is None or AccountAdmin.may_act_on(request.user, obj.blocker)
+        return may_act and admin.ModelAdmin.has_delete_permission(self, request, obj)
 
     def get_search_results(self, request, queryset, search_term):
         """Search by the user's id: with two joins to search both names, databases would read all blocks."""
@@ -30,7 +33,10 @@ class BlockAdmin(ViewOnlyAdmin):
         unblock_user(obj)
 
     def delete_queryset(self, request, queryset):
-        for block in queryset:
+        blocks = list(queryset.select_related("blocker", "blocked"))
+        if not all(self.has_delete_permission(request, block) for block in blocks):
+            raise PermissionDenied("Only superusers delete the blocks of other staff.")
+        for block in blocks:
             with suppress(Http404):  # the blocker has just deleted it
                 unblock_user(block)
 

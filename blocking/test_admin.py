@@ -1,5 +1,7 @@
 from unittest.mock import patch
 
+from django.contrib.auth.models import Permission, User
+
 from blocking.actions import unblock_user
 from blocking.models import Block
 from config.testing.cases import AdminTestCase
@@ -67,6 +69,20 @@ class BlockTests(AdminTestCase):
         self.assertEqual(response.status_code, 302)
         self.assertFalse(Block.objects.exists())
         self.assertEqual(self.events()[1:], [("Unblock User", "alice", "bob")])
+
+    def test_staff_cannot_delete_blocks_of_other_staff(self):
+        User.objects.filter(pk__in=[self.alice.pk, self.bob.pk]).update(is_staff=True)
+        self.bob.user_permissions.set(Permission.objects.filter(content_type__app_label="blocking"))
+        others = Block.objects.create(blocker=self.carol, blocked=self.bob)
+        staff = self.log_in_to_admin("bob")
+
+        delete_selected = {"action": "delete_selected", "_selected_action": [self.block.pk, others.pk], "post": "yes"}
+        responses = [staff.post(f"{LIST}{self.block.pk}/delete/", {"post": "yes"}), staff.post(LIST, delete_selected)]
+
+        self.assertEqual([response.status_code for response in responses], [403, 403])
+        self.assertEqual(Block.objects.count(), 2)
+        self.assertEqual(staff.post(f"{LIST}{others.pk}/delete/", {"post": "yes"}).status_code, 302)
+        self.assertEqual(Block.objects.get(), self.block)
 
     def test_cannot_add_or_change_a_block(self):
         self.assertEqual(self.admin.get(f"{LIST}add/").status_code, 403)
