@@ -1,5 +1,6 @@
 """Compares the stored counters, places and conversations with the messages that they are derived from, and repairs them."""
 
+from collections import defaultdict
 from typing import NamedTuple
 
 from django.contrib.auth.models import User
@@ -22,11 +23,8 @@ class Figures(NamedTuple):
     misplaced: int = 0  # entries of a mailbox with a wrong place
 
 
-class Difference(NamedTuple):
-    user_id: int
-    partner_id: int  # 0 for the mailbox itself
-    stored: Figures = Figures()
-    expected: Figures = Figures()
+# By the ids of user and partner (0 for the mailbox itself): the figures as they should be, and as they are stored.
+Differences = dict[tuple[int, int], list[Figures]]
 
 
 U, B = Table(User, "u"), Table(Mailbox, "b")
@@ -85,21 +83,19 @@ MOVE_AWAY = f"""
 MOVE_BACK = f"UPDATE {MESSAGE} SET {{place}} = {{place}} - %(unused)s WHERE {{user}} = %(first)s AND {{place}} > %(unused)s"
 
 
-def compare(first: int, last: int) -> list[Difference]:
+def compare(first: int, last: int) -> Differences:
     """Return the differences of the users whose ids are in the range.
 
     The one statement sees one snapshot: a message that is being sent counts in all of its figures or in none.
     """
-    differences = {}
+    differences = defaultdict(lambda: [Figures(), Figures()])
     for is_stored, user_id, partner_id, *figures in fetch_all(COMPARE, first=first, last=last):
-        difference = differences.get((user_id, partner_id), Difference(user_id, partner_id))
-        name = "stored" if is_stored else "expected"
-        differences[user_id, partner_id] = difference._replace(**{name: Figures(*figures)})
-    return list(differences.values())
+        differences[user_id, partner_id][is_stored] = Figures(*figures)
+    return differences
 
 
 @transaction.atomic
-def repair_user(user: User) -> list[Difference]:
+def repair_user(user: User) -> Differences:
     """Make what is stored for the user agree with the messages. Returns the differences.
 
     The lock on the user's mailbox makes all requests wait that send to or from the user, or mark their messages as read.
@@ -109,7 +105,7 @@ def repair_user(user: User) -> list[Difference]:
     lock_or_create(user, user)
     differences = compare(user.pk, user.pk)
     conversations = []
-    for _, partner_id, stored, expected in differences:
+    for (_, partner_id), (expected, stored) in differences.items():
         if not partner_id:
             values = {name: getattr(expected, name) for name in ("total", "sent", "received", "unread", "conversations")}
             Mailbox.objects.filter(user=user).update(**values)

@@ -5,7 +5,7 @@ import sys
 from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand
 
-from messageservice.comparisons import Difference, Figures, compare, repair_user
+from messageservice.comparisons import Differences, Figures, compare, repair_user
 
 BATCH = 100  # users per statement: a tenth of a second if each has some hundred messages
 
@@ -24,9 +24,10 @@ class Command(BaseCommand):
         while ids := list(User.objects.filter(pk__gt=last).order_by("pk").values_list("pk", flat=True)[:BATCH]):
             last = ids[-1]
             differences = compare(ids[0], last)
-            users = {difference.user_id for difference in differences}
+            users = {user_id for user_id, _ in differences}
             if repair:
-                differences = [each for user in User.objects.filter(pk__in=users) for each in repair_user(user)]
+                repaired = map(repair_user, User.objects.filter(pk__in=users))
+                differences = {key: figures for each in repaired for key, figures in each.items()}
             self.report(differences)
             checked += len(ids)
             differing += len(users)
@@ -35,15 +36,15 @@ class Command(BaseCommand):
         if differing and not repair:
             sys.exit(1)
 
-    def report(self, differences: list[Difference]) -> None:
-        ids = {pk for difference in differences for pk in (difference.user_id, difference.partner_id)}
+    def report(self, differences: Differences) -> None:
+        ids = {pk for pair in differences for pk in pair}
         names = {pk: f"a user who was deleted (id {pk})" for pk in ids}
         names.update(User.objects.filter(pk__in=ids).values_list("pk", "username"))
-        for user_id, partner_id, *figures in differences:
+        for (user_id, partner_id), figures in differences.items():
             where = f"{names[user_id]}, conversation with {names[partner_id]}" if partner_id else names[user_id]
             what = (
                 f"{name} is {stored}, should be {expected}"
-                for name, stored, expected in zip(Figures._fields, *figures, strict=True)
+                for name, expected, stored in zip(Figures._fields, *figures, strict=True)
                 if stored != expected
             )
             self.stdout.write(f"{where}: {'; '.join(what)}")
