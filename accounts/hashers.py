@@ -6,7 +6,7 @@ from django.contrib.auth.hashers import Argon2PasswordHasher, make_password, ver
 from django.contrib.auth.models import User
 
 LONGEST_PASSWORD = 1024  # characters as typed when it was set
-LONGEST_SPELLING = 4 * LONGEST_PASSWORD  # of the same password in Unicode form NFD
+LONGEST_NORMALIZED = 4 * LONGEST_PASSWORD  # a password of LONGEST_PASSWORD characters has at most as many in NFD
 
 
 class OwaspArgon2Hasher(Argon2PasswordHasher):
@@ -23,9 +23,9 @@ class OwaspArgon2Hasher(Argon2PasswordHasher):
         return super().encode(normalize_password(password), salt)
 
     def verify(self, password, encoded):
-        """Try the password in NFKC and, if that differs, also as typed, because older hashes were made from that form.
+        """Try the password in NFKC and, if that differs, as typed: older hashes were made from the password as typed.
 
-        Both forms are always tried, so that the time does not tell which form matched.
+        If they differ, both are always tried, so that the time does not tell which one matched.
         """
         normalized = normalize_password(password)
         is_correct = super().verify(normalized, encoded)
@@ -50,4 +50,4 @@ def check_password(user: User | None, password: str) -> bool:
 
 def normalize_password(password: str) -> str:
     """Return the password in NFKC, unless it is so long that a run of combining characters could take seconds."""
-    return normalize("NFKC", password) if len(password) <= LONGEST_SPELLING else password
+    return normalize("NFKC", password) if len(password) <= LONGEST_NORMALIZED else password

@@ -1,22 +1,22 @@
-"""Django's password validators, for the form of a password that is hashed: full-width letters make no password stronger."""
+"""Django's password validators, applied to the password in NFKC, which is what is hashed: full-width letters do not help."""
 
 from django.contrib.auth import password_validation
 
 from accounts.hashers import normalize_password
 
 
-class NormalizedMixin:
+class NormalizePasswordMixin:
     def validate(self, password, user=None):
         super().validate(normalize_password(password), user)
 
 
-class UserAttributeSimilarityValidator(NormalizedMixin, password_validation.UserAttributeSimilarityValidator):
+class UserAttributeSimilarityValidator(NormalizePasswordMixin, password_validation.UserAttributeSimilarityValidator):
     pass
 
 
-class CommonPasswordValidator(NormalizedMixin, password_validation.CommonPasswordValidator):
+class CommonPasswordValidator(NormalizePasswordMixin, password_validation.CommonPasswordValidator):
     pass
 
 
-class NumericPasswordValidator(NormalizedMixin, password_validation.NumericPasswordValidator):
+class NumericPasswordValidator(NormalizePasswordMixin, password_validation.NumericPasswordValidator):
     pass

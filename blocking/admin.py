@@ -35,10 +35,11 @@ class BlockAdmin(ViewOnlyAdmin):
     def delete_queryset(self, request, queryset):
         blocks = list(queryset.select_related("blocker", "blocked"))
         if not all(self.has_delete_permission(request, block) for block in blocks):
-            raise PermissionDenied("Only superusers delete the blocks of other staff.")
+            raise PermissionDenied("Only superusers can delete blocks of other staff.")
         for block in blocks:
             with suppress(Http404):  # the blocker has just deleted it
                 unblock_user(block)
 
 
+# Added here, because accounts must not import blocking.
 AccountAdmin.linked_lists |= {"Blocks": ("admin:blocking_block_changelist", "{}")}

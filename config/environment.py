@@ -1,6 +1,6 @@
 """Reads settings from environment variables. An invalid value ends the process, with one line that names the variable.
 
-An empty variable is the same as none. `<variable>_FILE` may name a file that holds the value.
+An empty variable counts as not set. `<variable>_FILE` may name a file that holds the value, and is used if both are set.
 """
 
 import os
@@ -54,7 +54,7 @@ def integer(variable: str, default: int, *, lowest: int, highest: int) -> int:
 
 
 def boolean(variable: str) -> bool:
-    """True for `on`, False for `off`, which is the default."""
+    """True for `on`, `true`, `yes` or `1`, False for `off` (the default), `false`, `no` or `0`."""
     return bool(_match(variable, text(variable, "off"), "(?i:(on|true|yes|1)|off|false|no|0)", "on or off")[1])
 
 

@@ -35,7 +35,7 @@ MAX_LENGTHS = {"path": 1_000, "traceback": 100_000}  # characters
 MAX_LENGTH = 150  # characters of every other field, such as the name in a login attempt, which can be as long as a body
 STANDARD_OUTPUT = 1  # its file descriptor
 LINE_SIZE = 4_096  # bytes of a line there, which a pipe takes whole or not at all
-LONGEST_WAIT = 1  # second, until somebody reads standard output
+LONGEST_WAIT = 1  # second that a request waits for room in standard output
 TRACEBACK_INTERVAL = 60  # seconds
 REPORT_INTERVAL = 1  # second
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -106,7 +106,7 @@ def record_error(error: BaseException) -> None:
 
 
 def _traceback(error: BaseException | None) -> str:
-    """Return the traceback without the rows, and so message content, that PostgreSQL quotes in the detail of an error."""
+    """Return the traceback without the details of PostgreSQL's errors, which quote rows and so message content."""
     text = "".join(traceback.format_exception(error))
     while error is not None:
         detail = getattr(getattr(error, "diag", None), "message_detail", None)
@@ -175,7 +175,7 @@ class StandardOutputHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             lines = [*encode_lines(fields_of(record, log=record.name))]
-            fcntl.lockf(STANDARD_OUTPUT, fcntl.LOCK_EX)  # so that no other process takes the room for a line
+            fcntl.lockf(STANDARD_OUTPUT, fcntl.LOCK_EX)  # so that no other process fills the pipe after `poll`
             try:
                 for line in lines:
                     self._write(line)
@@ -228,7 +228,7 @@ def reported_recently() -> bool:
 
 
 def report_loss(log: str) -> None:
-    """Report the error that lost a line, on standard error, in one line and at most once per REPORT_INTERVAL."""
+    """Report the current error, which lost a line, on standard error: in one line, at most once per REPORT_INTERVAL."""
     if not reported_recently():
         _last_report[:] = struct.pack("d", time.monotonic())
         with suppress(Exception):  # standard error may be a file on the same disk

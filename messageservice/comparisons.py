@@ -29,7 +29,7 @@ Differences = dict[tuple[int, int], list[Figures]]
 
 U, B = Table(User, "u"), Table(Mailbox, "b")
 
-# The entries of the mailboxes in a range of users: a message has one for its sender and one for its receiver.
+# The entries of the mailboxes of a range of users: a message has one for its sender and one for its receiver.
 # The two entries of a message that a user sent to themselves share a place.
 ENTRIES = f"""
     SELECT entries.*, dense_rank() OVER (PARTITION BY user_id ORDER BY id) AS expected_place
@@ -47,7 +47,7 @@ MAILBOXES = f"""
     FROM {U} LEFT JOIN {B} ON {B.user} = {U.id} LEFT JOIN in_messages m ON m.user_id = {U.id}
     WHERE {U.id} BETWEEN %(first)s AND %(last)s
 """
-# Figures that agree are twice in the union, stored and expected, so the grouping drops them.
+# Figures that agree are twice in the union, stored and expected: `HAVING count(*) = 1` drops them.
 COMPARE = f"""
     WITH entries AS ({ENTRIES}), in_messages AS (
         SELECT user_id, max(expected_place) AS total, sum(sent) AS sent, sum(received) AS received, sum(unread) AS unread,
@@ -98,7 +98,7 @@ def compare(first: int, last: int) -> Differences:
 def repair_user(user: User) -> Differences:
     """Make what is stored for the user agree with the messages. Returns the differences.
 
-    The lock on the user's mailbox makes all requests wait that send to or from the user, or mark their messages as read.
+    The lock on the user's mailbox makes every request wait that sends to or from the user, or marks such messages as read.
     """
     if connection.vendor == "postgresql":
         execute("SET LOCAL lock_timeout = '10s'")  # no request holds a lock for longer than 5 s
@@ -127,7 +127,10 @@ def repair_user(user: User) -> Differences:
 
 
 def renumber(user: User) -> None:
-    """Move misplaced messages to their places in the user's mailbox, first to unused places: no two may share a place."""
+    """Move misplaced messages to their places in the user's mailbox.
+
+    They are first moved to unused places, because no two messages of a mailbox may share a place.
+    """
     for statement in (MOVE_AWAY, MOVE_BACK):
         for column, place in ((MESSAGE.sender, MESSAGE.sender_place), (MESSAGE.receiver, MESSAGE.receiver_place)):
             execute(statement.format(user=column, place=place), first=user.pk, last=user.pk, unused=UNUSED_PLACE)

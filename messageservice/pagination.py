@@ -13,7 +13,7 @@ class CursorListing(Listing, Protocol):
     """A Listing whose rows have an `id`.
 
     `before` and `after` return the rows next to an id, whether there are more in that direction, and whether there are any
-    in the opposite one. The id may be larger than any in the database.
+    in the opposite direction. The id may be larger than any in the database.
     """
 
     def before(self, pk: int, size: int) -> tuple[list, bool, bool]: ...
@@ -21,7 +21,7 @@ class CursorListing(Listing, Protocol):
 
 
 class PageOrBeforePagination(PagePagination):
-    """Pages by number, or of the conversations `before` an id, without a count."""
+    """Pages by number or, without a `count`, the conversations `before` an id. Subclasses may also offer `after`."""
 
     parameters = {
         **PagePagination.parameters,
@@ -40,6 +40,7 @@ class PageOrBeforePagination(PagePagination):
             raise ValidationError({direction: ["Must be a whole number of 0 or more."]})
         self.request = request
         rows, has_next, has_previous = getattr(listing, direction)(pk, page_size(request))
+        # The links of an empty page include the message with this id itself.
         newest, oldest = (rows[0].id, rows[-1].id) if rows else (max(0, pk - 1), pk + 1)
         older, newer = {"before": oldest, "after": None}, {"after": newest, "before": None}
         following, preceding = (older, newer) if direction == "before" else (newer, older)
@@ -57,7 +58,7 @@ class PageOrBeforePagination(PagePagination):
 
 
 class PageOrCursorPagination(PageOrBeforePagination):
-    """Pages by number, or of the messages `before` or `after` an id, without a count."""
+    """Pages by number or, without a `count`, the messages `before` or `after` an id."""
 
     parameters = {
         **PagePagination.parameters,

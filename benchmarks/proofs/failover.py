@@ -1,9 +1,9 @@
-"""Shows what docs/high-availability.md promises: whatever fails, nothing acknowledged is lost, and sends soon go on.
+"""Shows what docs/high-availability.md promises: nothing acknowledged is lost, and clients can soon send again.
 
 Three machines made of namespaces run the blocks of that page, with a systemd of their own, in a network of their own.
 Clients send and poll through two nodes of the service while the primary is killed, frozen and cut off, a standby is killed
-and replaced, the primary changes in order, and all etcd freeze. At the end, two machines are lost for good. Needs root, and
-Debian's etcd-server, etcd-client, iptables and those packages that the proof `deploy` needs.
+and replaced, the primary is changed as planned, and all etcd processes are frozen. At the end, two machines are lost for
+good. Needs root, and Debian's etcd-server, etcd-client, iptables and those packages that the proof `deploy` needs.
 """
 
 import itertools
@@ -32,9 +32,9 @@ PAGE = "high-availability.md"
 REPLACE = "Replace a machine"
 ADDRESSES = {"db1": "10.0.0.11", "db2": "10.0.0.12", "db3": "10.0.0.13"}
 CLIENTS = 8
-TIMES = 20  # that each client has to be acknowledged before, during and after an event
+TIMES = 20  # messages of each client that must be acknowledged before, during and after an event
 AWAY = 30  # seconds, longer than the page's ttl
-FAILOVER_WITHIN, SWITCHOVER_WITHIN, UNNOTICED = 40, 15, 4  # seconds without a 201
+FAILOVER_WITHIN, SWITCHOVER_WITHIN, UNNOTICED_WITHIN = 40, 15, 4  # seconds without a 201
 RESPONSE_WITHIN = 10  # seconds until every request has a response
 WHOLE_WITHIN = 180  # seconds until a machine that came back is a standby
 
@@ -79,7 +79,7 @@ class DatabaseMachine(Machine):
         self.run(files)
 
     def serve(self) -> psutil.Popen:
-        """Start etcd and Patroni. The command ends when two machines have done so."""
+        """Start etcd and Patroni. The command ends when etcd has a majority: two machines."""
         return psutil.Popen(self.command(script("Start", "systemctl")), stderr=subprocess.DEVNULL)
 
     def processes(self, name: str = "") -> list[psutil.Process]:
@@ -153,7 +153,7 @@ class Proof:
             load.wait_until_all_go_on(TIMES)
         with self.event("machine of the primary killed", FAILOVER_WITHIN, new_primary=True) as load:
             self.kill_machine(self.primary(), load)
-        with self.event("machine of a standby killed", UNNOTICED, new_primary=False) as load:
+        with self.event("machine of a standby killed", UNNOTICED_WITHIN, new_primary=False) as load:
             self.kill_machine(self.standby(), load)
 
     @staticmethod
@@ -165,12 +165,12 @@ class Proof:
         machine.serve()
 
     def replace(self) -> None:
-        with self.event("machine of a standby replaced by an empty one", UNNOTICED, new_primary=False):
+        with self.event("machine of a standby replaced by an empty one", UNNOTICED_WITHIN, new_primary=False):
             lost = self.standby()
             lost.kill()
             time.sleep(AWAY)
             self.join(lost, self.primary(), script(REPLACE, "member"))
-        with self.event("a standby gets a new copy of the database", UNNOTICED, new_primary=False):
+        with self.event("a standby gets a new copy of the database", UNNOTICED_WITHIN, new_primary=False):
             self.primary().run(script(REPLACE, "reinit").replace("db2", self.standby().name))
             wait_until(lambda: not self.is_whole(), 30, "the copy begins")
 
@@ -193,11 +193,11 @@ class Proof:
         with self.event(name, FAILOVER_WITHIN, new_primary=True) as load, frozen(self.primary().processes()):
             load.wait_until_all_go_on(TIMES)
         etcd = [process for machine in self.machines for process in machine.processes("etcd")]
-        with self.event("all etcd frozen and thawed", UNNOTICED, new_primary=False), frozen(etcd):
+        with self.event("all etcd frozen and thawed", UNNOTICED_WITHIN, new_primary=False), frozen(etcd):
             time.sleep(AWAY)
 
     def cut_off(self, name: str, *chains: str) -> None:
-        with self.event(name, FAILOVER_WITHIN, new_primary=True) as load, dropped_packets(self.primary(), chains):
+        with self.event(name, FAILOVER_WITHIN, new_primary=True) as load, drop_packets(self.primary(), chains):
             load.wait_until_all_go_on(TIMES)
 
     def switch_over(self) -> None:
@@ -235,7 +235,7 @@ class Proof:
 
 
 @contextmanager
-def dropped_packets(machine: DatabaseMachine, chains: tuple[str, ...]) -> Iterator[None]:
+def drop_packets(machine: DatabaseMachine, chains: tuple[str, ...]) -> Iterator[None]:
     """Drop packets from and to the machine during the block, in these chains of iptables."""
     for chain in chains:
         shell("iptables", "-A", chain, "-s", machine.address, "-j", "DROP")

@@ -1,8 +1,8 @@
 """Debian machines made of namespaces, on which proofs run the blocks of pages in docs/.
 
 A machine has the files of the machine that the proof runs on, but keeps changes in memory and discards them. Processes and a
-systemd are its own. Needs root, and Debian 12 with the packages that the page installs. It has no connection to others, so
-the packages of Python are downloaded before.
+systemd are its own. Needs root, and Debian 12 with the packages that the page installs. A machine has no internet access,
+so the proof downloads Python's packages first.
 """
 
 import os
@@ -21,7 +21,7 @@ from benchmarks.proofs.pages import Block
 PROMPTS = {"Username": "operator", "Email": "", "Password": PASSWORD, "again": PASSWORD}  # of createsuperuser
 
 # Nothing has an effect outside the namespaces: the kernel's settings are read-only, harmful devices are missing, and the
-# rights to set the clock or to load modules are dropped. This machine's own units and package sources are removed.
+# rights to set the clock or to load modules are dropped. The host's own units and package sources are removed.
 BOOT = r"""
 set -eu
 folder=$1 disk=$2
@@ -69,8 +69,9 @@ exec setpriv --pdeathsig KILL unshare --pid --fork --kill-child --mount --uts --
 class Machine:
     """A Debian machine on which the blocks of a page are run.
 
-    `prepare` has made the folder. The files in its `<name>/opt`, `<name>/var/lib/etcd` and `<name>/var/lib/postgresql` stay
-    when the machine is killed. The machine is in the network of this process, or in the one that `enter_network` enters.
+    Call `prepare(folder)` first. The files in `<name>/opt`, `<name>/var/lib/etcd` and `<name>/var/lib/postgresql` below the
+    folder stay when the machine is killed. The machine is in the network of this process, or in the network that the command
+    `enter_network` enters.
     """
 
     def __init__(self, folder: Path, name: str, *enter_network: str) -> None:
@@ -125,7 +126,7 @@ class Machine:
         command = self.command(script)
         process, terminal = pty.fork()
         if process == 0:
-            os.execvp(command[0], command)  # noqa: S606 - it has no shell to fear
+            os.execvp(command[0], command)  # noqa: S606 - no shell is involved
         for prompt, typed in PROMPTS.items():
             seen = ""
             while prompt not in seen:
@@ -145,7 +146,7 @@ class Machine:
 
 
 def prepare(folder: Path, hosts: str) -> None:
-    """Write what machines need into their folder. Python's packages are to be in its folder `packages`."""
+    """Write what machines need into their folder. The caller puts Python's packages into `<folder>/packages`."""
     folder.chmod(0o755)
     (folder / "hosts").write_text(hosts)
     (folder / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /mnt/packages\n")

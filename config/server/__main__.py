@@ -34,7 +34,6 @@ LOCAL_NAMES = {  # by address that the server listens on
 }
 BANNER = """\
 Docs   {url}/api/docs
-API    {url}/api
 Admin  {url}/admin/  (first: dev/bin/python manage.py createsuperuser)
 Logs   {logs}
 Stop   Ctrl-C, or kill {process}"""

@@ -635,7 +635,7 @@ class BannerTests(ConcurrentTestCase):
             stdout=subprocess.PIPE,
             text=True,
         ) as process:
-            lines = [process.stdout.readline().strip() for _ in range(5)]
+            lines = [process.stdout.readline().strip() for _ in range(4)]
             yield service, lines
             process.terminate()  # usually while its workers are starting
             terminated = time.monotonic()
@@ -651,9 +651,9 @@ class BannerTests(ConcurrentTestCase):
         with self.start_server() as (service, lines):
             pass
 
-        self.assertEqual([line.split()[0] for line in lines], ["Docs", "API", "Admin", "Logs", "Stop"])
+        self.assertEqual([line.split()[0] for line in lines], ["Docs", "Admin", "Logs", "Stop"])
         self.assertEqual(lines[0].split(), ["Docs", f"{service.url}/api/docs"])
-        self.assertIn(str(service.log_folder), lines[3])
+        self.assertIn(str(service.log_folder), lines[2])
 
     def test_standard_output_has_only_log_lines_if_logs_are_written_to_it(self):
         service = Service(self.log_folder, LOG_DIR="-", WEB_CONCURRENCY="1")
@@ -665,7 +665,7 @@ class BannerTests(ConcurrentTestCase):
             stderr=subprocess.PIPE,
             text=True,
         ) as process:
-            banner = [process.stderr.readline().split()[0] for _ in range(5)]
+            banner = [process.stderr.readline().split()[0] for _ in range(4)]
             self.request_until_it_succeeds(service, "/healthz")
             worker = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
             os.kill(int(worker), signal.SIGKILL)
@@ -675,7 +675,7 @@ class BannerTests(ConcurrentTestCase):
             lines = [json.loads(line) for line in process.stdout]
 
         self.assertEqual(process.returncode, 0)
-        self.assertEqual(banner, ["Docs", "API", "Admin", "Logs", "Stop"])
+        self.assertEqual(banner, ["Docs", "Admin", "Logs", "Stop"])
         self.assertEqual(report, "Unexpected exit from worker-1\n")
         self.assertEqual(
             [(line["log"], line["path"]) for line in lines], [("requests", "/healthz"), ("requests", "/readyz")]
@@ -721,4 +721,4 @@ class BannerTests(ConcurrentTestCase):
 
             self.assertEqual(lines[0].split(), ["Docs", "/api/docs"])
             self.assertIn(word, lines[-1])
-            self.assertEqual(len(lines), 6)
+            self.assertEqual(len(lines), 5)

@@ -6,6 +6,8 @@ from accounts.models import NAME_IS_TAKEN
 
 
 class Command(createsuperuser.Command):
+    """Django's command, with an error message if another process takes the name."""
+
     def handle(self, *args, **options):
         try:
             return super().handle(*args, **options)
