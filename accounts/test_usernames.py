@@ -1,3 +1,4 @@
+import os
 from io import StringIO
 from unittest import skipUnless
 from unittest.mock import patch
@@ -267,6 +268,15 @@ class CreateSuperuserTests(TestCase):
             call_command("createsuperuser", username="operator", email="", interactive=False)
 
         self.assertFalse(User.objects.filter(is_superuser=True).exists())
+
+    def test_rejects_a_name_that_is_not_utf_8(self):
+        with (
+            patch.dict(os.environ, {"DJANGO_SUPERUSER_USERNAME": "\udcff"}),
+            self.assertRaisesMessage(CommandError, "The username is not UTF-8."),
+        ):
+            call_command("createsuperuser", email="", interactive=False)
+
+        self.assertEqual(User.objects.count(), 1)
 
     def test_asks_again(self):
         output, terminal = StringIO(), StringIO()

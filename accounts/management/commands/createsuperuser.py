@@ -6,10 +6,12 @@ from accounts.models import NAME_IS_TAKEN
 
 
 class Command(createsuperuser.Command):
-    """Django's command, with an error message if another process takes the name."""
+    """Django's command, with an error message if another process takes the name, or if the username is not UTF-8."""
 
     def handle(self, *args, **options):
         try:
             return super().handle(*args, **options)
         except IntegrityError:  # another process has just taken the name
             raise CommandError(NAME_IS_TAKEN) from None
+        except UnicodeEncodeError:
+            raise CommandError("The username is not UTF-8.") from None
