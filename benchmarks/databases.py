@@ -70,8 +70,10 @@ class Server(Cluster):
             super().__init__(folder)
 
     def start(self) -> None:
-        # A restart, because a killed run may have left the server running.
-        self.run("pg_ctl", "restart", "--wait", "--silent", "-l", f"{self.data}.log")
+        if (self.data / "postmaster.pid").exists():  # a killed run may have left the server running
+            self.run("pg_ctl", "restart", "--wait", "--silent", "-l", f"{self.data}.log")
+        else:
+            super().start()
         self.execute("ALTER SYSTEM SET checkpoint_timeout = '1h'")
         self.execute("ALTER SYSTEM SET max_wal_size = '8GB'")
         self.execute("SELECT pg_reload_conf()")
