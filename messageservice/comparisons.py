@@ -1,7 +1,6 @@
 """Compares the stored counters, places and conversations with the messages that they are derived from, and repairs them."""
 
-from collections import defaultdict
-from typing import NamedTuple
+from collections import defaultdict, namedtuple
 
 from django.contrib.auth.models import User
 from django.db import connection, transaction
@@ -10,24 +9,14 @@ from config.database.sql import Table, execute, fetch_all
 from messageservice.models import CONVERSATION, MESSAGE, Conversation, Mailbox
 from messageservice.sending import lock_or_create
 
-
-class Figures(NamedTuple):
-    """The figures of a mailbox or of one of its conversations. All are 0 if its row is missing."""
-
-    total: int = 0  # of a mailbox
-    sent: int = 0
-    received: int = 0
-    unread: int = 0
-    conversations: int = 0  # of a mailbox
-    last_message_id: int = 0  # of a conversation
-    misplaced: int = 0  # entries of a mailbox with a wrong place
-
-
+MAILBOX_FIGURES = ("total", "sent", "received", "unread", "conversations")
+CONVERSATION_FIGURES = ("sent", "received", "unread", "last_message_id")
+# Figures of a mailbox or of one of its conversations. `misplaced` is the number of its messages with a wrong place.
+Figures = namedtuple("Figures", [*MAILBOX_FIGURES, "last_message_id", "misplaced"], defaults=[0] * 7)
 # By the ids of user and partner (0 for the mailbox itself): the figures as they should be, and as they are stored.
 Differences = dict[tuple[int, int], list[Figures]]
 
-
-U, B = Table(User, "u"), Table(Mailbox, "b")
+B = Table(Mailbox, "b")
 
 # The entries of the mailboxes of a range of users: a message has one for its sender and one for its receiver.
 # The two entries of a message that a user sent to themselves share a place.
@@ -43,36 +32,31 @@ ENTRIES = f"""
         FROM {MESSAGE} WHERE {MESSAGE.receiver} BETWEEN %(first)s AND %(last)s
     ) entries
 """
-MAILBOXES = f"""
-    FROM {U} LEFT JOIN {B} ON {B.user} = {U.id} LEFT JOIN in_messages m ON m.user_id = {U.id}
-    WHERE {U.id} BETWEEN %(first)s AND %(last)s
-"""
-# Figures that agree are twice in the union, stored and expected: `HAVING count(*) = 1` drops them.
+KEYS_AND_FIGURES = "user_id, partner_id, total, sent, received, unread, conversations, last_message, misplaced"
+# Figures that agree are twice in the union, stored and expected: `HAVING` drops them, and a mailbox without messages.
 COMPARE = f"""
-    WITH entries AS ({ENTRIES}), in_messages AS (
+    WITH entries AS ({ENTRIES}), mailboxes AS (
         SELECT user_id, max(expected_place) AS total, sum(sent) AS sent, sum(received) AS received, sum(unread) AS unread,
-            count(DISTINCT partner_id) AS conversations,
-            sum(CASE WHEN place <> expected_place THEN 1 ELSE 0 END) AS misplaced
+            count(DISTINCT partner_id) AS conversations, sum(CASE WHEN place = expected_place THEN 0 ELSE 1 END) AS misplaced
         FROM entries GROUP BY user_id
     )
-    SELECT max(is_stored), user_id, partner_id, total, sent, received, unread, conversations, last_message, misplaced
-    FROM (
-        SELECT 0 AS is_stored, user_id, partner_id, 0 AS total, sum(sent) AS sent, sum(received) AS received,
-            sum(unread) AS unread, 0 AS conversations, max(id) AS last_message, 0 AS misplaced
+    SELECT max(is_stored), {KEYS_AND_FIGURES} FROM (
+        SELECT 0 AS is_stored, user_id, 0 AS partner_id, total, sent, received, unread, conversations, 0 AS last_message,
+            0 AS misplaced
+        FROM mailboxes
+        UNION ALL
+        SELECT 1, {B.user}, 0, {B.total}, {B.sent}, {B.received}, {B.unread}, {B.conversations}, 0, coalesce(m.misplaced, 0)
+        FROM {B} LEFT JOIN mailboxes m ON m.user_id = {B.user} WHERE {B.user} BETWEEN %(first)s AND %(last)s
+        UNION ALL
+        SELECT 0, user_id, partner_id, 0, sum(sent), sum(received), sum(unread), 0, max(id), 0
         FROM entries GROUP BY user_id, partner_id
         UNION ALL
         SELECT 1, {CONVERSATION.owner}, {CONVERSATION.partner}, 0, {CONVERSATION.sent}, {CONVERSATION.received},
             {CONVERSATION.unread}, 0, {CONVERSATION.last_message}, 0
         FROM {CONVERSATION} WHERE {CONVERSATION.owner} BETWEEN %(first)s AND %(last)s
-        UNION ALL
-        SELECT 0, {U.id}, 0, coalesce(m.total, 0), coalesce(m.sent, 0), coalesce(m.received, 0),
-            coalesce(m.unread, 0), coalesce(m.conversations, 0), 0, 0 {MAILBOXES}
-        UNION ALL
-        SELECT 1, {U.id}, 0, coalesce({B.total}, 0), coalesce({B.sent}, 0), coalesce({B.received}, 0),
-            coalesce({B.unread}, 0), coalesce({B.conversations}, 0), 0, coalesce(m.misplaced, 0) {MAILBOXES}
     ) figures
-    GROUP BY user_id, partner_id, total, sent, received, unread, conversations, last_message, misplaced
-    HAVING count(*) = 1
+    GROUP BY {KEYS_AND_FIGURES}
+    HAVING count(*) = 1 AND total + sent + received + unread + conversations + last_message > 0
     ORDER BY user_id, partner_id
 """
 UNUSED_PLACE = 2**62  # no mailbox has a place beyond it
@@ -107,30 +91,21 @@ def repair_user(user: User) -> Differences:
     conversations = []
     for (_, partner_id), (expected, stored) in differences.items():
         if not partner_id:
-            values = {name: getattr(expected, name) for name in ("total", "sent", "received", "unread", "conversations")}
-            Mailbox.objects.filter(user=user).update(**values)
+            Mailbox.objects.filter(user=user).update(**{name: getattr(expected, name) for name in MAILBOX_FIGURES})
         elif expected.last_message_id:
-            values = {name: getattr(expected, name) for name in ("sent", "received", "unread", "last_message_id")}
+            values = {name: getattr(expected, name) for name in CONVERSATION_FIGURES}
             conversations.append(Conversation(owner=user, partner_id=partner_id, **values))
         else:
             Conversation.objects.filter(owner=user, partner=partner_id).delete()
         if stored.misplaced:
             renumber(user)
-    Conversation.objects.bulk_create(
-        conversations,
-        batch_size=1000,
-        update_conflicts=True,
-        unique_fields=["owner", "partner"],
-        update_fields=["sent", "received", "unread", "last_message"],
-    )
+    keys, figures = ("owner", "partner"), CONVERSATION_FIGURES
+    Conversation.objects.bulk_create(conversations, 1000, update_conflicts=True, unique_fields=keys, update_fields=figures)
     return differences
 
 
 def renumber(user: User) -> None:
-    """Move misplaced messages to their places in the user's mailbox.
-
-    They are first moved to unused places, because no two messages of a mailbox may share a place.
-    """
+    """Move misplaced messages to their places, by way of unused ones: no two messages of a mailbox may share a place."""
     for statement in (MOVE_AWAY, MOVE_BACK):
         for column, place in ((MESSAGE.sender, MESSAGE.sender_place), (MESSAGE.receiver, MESSAGE.receiver_place)):
             execute(statement.format(user=column, place=place), first=user.pk, last=user.pk, unused=UNUSED_PLACE)

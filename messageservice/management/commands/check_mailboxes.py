@@ -38,10 +38,9 @@ class Command(BaseCommand):
 
     def report(self, differences: Differences) -> None:
         ids = {pk for pair in differences for pk in pair}
-        names = {pk: f"a user who was deleted (id {pk})" for pk in ids}
-        names.update(User.objects.filter(pk__in=ids).values_list("pk", "username"))
-        for (user_id, partner_id), figures in differences.items():
-            where = f"{names[user_id]}, conversation with {names[partner_id]}" if partner_id else names[user_id]
+        names = dict(User.objects.filter(pk__in=ids).values_list("pk", "username"))
+        for pair, figures in differences.items():
+            where = ", conversation with ".join(names.get(pk, f"a user who was deleted (id {pk})") for pk in pair if pk)
             what = (
                 f"{name} is {stored}, should be {expected}"
                 for name, expected, stored in zip(Figures._fields, *figures, strict=True)
