@@ -33,7 +33,7 @@ ENTRIES = f"""
     ) entries
 """
 KEYS_AND_FIGURES = "user_id, partner_id, total, sent, received, unread, conversations, last_message, misplaced"
-# Figures that agree are twice in the union, stored and expected: `HAVING` drops them, and a mailbox without messages.
+# Figures that agree are twice in the union, stored and expected: `HAVING` drops them, and mailboxes without messages.
 COMPARE = f"""
     WITH entries AS ({ENTRIES}), mailboxes AS (
         SELECT user_id, max(expected_place) AS total, sum(sent) AS sent, sum(received) AS received, sum(unread) AS unread,
@@ -56,7 +56,7 @@ COMPARE = f"""
         FROM {CONVERSATION} WHERE {CONVERSATION.owner} BETWEEN %(first)s AND %(last)s
     ) figures
     GROUP BY {KEYS_AND_FIGURES}
-    HAVING count(*) = 1 AND total + sent + received + unread + conversations + last_message > 0
+    HAVING count(*) = 1 AND (total, sent, received, unread, conversations, last_message) <> (0, 0, 0, 0, 0, 0)
     ORDER BY user_id, partner_id
 """
 UNUSED_PLACE = 2**62  # no mailbox has a place beyond it

@@ -28,7 +28,7 @@ from messageservice.sending import lock_or_create
 from messageservice.testing import MessageAssertions, make_message, wait_until_lock_is_awaited
 
 CONTENT = "nobody else's business"
-FURTHEST_PLACE = 2**63 - 1  # that a database can store
+LARGEST_NUMBER = 2**63 - 1  # that a database can store
 
 
 class Outcome(NamedTuple):
@@ -134,7 +134,7 @@ class DamageTests(MessageAssertions, ApiTestCase):
     def test_figures_of_a_mailbox(self):
         mailbox = Mailbox.objects.filter(user=self.alice)
         for field, right in {"total": 6, "sent": 3, "received": 4, "unread": 3, "conversations": 3}.items():
-            for wrong in (0, right + 1):
+            for wrong in (0, right + 1, LARGEST_NUMBER):
                 self.assert_damage(
                     f"{field} {wrong}",
                     lambda field=field, wrong=wrong: mailbox.update(**{field: wrong}),
@@ -155,7 +155,7 @@ class DamageTests(MessageAssertions, ApiTestCase):
     def test_figures_of_a_conversation(self):
         conversation = Conversation.objects.filter(owner=self.alice, partner=self.bob)
         for field, right in {"sent": 2, "received": 2, "unread": 2, "last_message_id": self.ids[5]}.items():
-            wrongs = (self.ids[0], self.ids[4]) if field == "last_message_id" else (0, right + 1)
+            wrongs = (self.ids[0], self.ids[4]) if field == "last_message_id" else (0, right + 1, LARGEST_NUMBER)
             for wrong in wrongs:
                 self.assert_damage(
                     f"{field} {wrong}",
@@ -250,7 +250,7 @@ class DamageTests(MessageAssertions, ApiTestCase):
             ("gap", lambda: self.place(6, "receiver", 9), 1),
             ("doubled at both ends", lambda: self.place(2, "receiver", 1), 1),
             ("none", lambda: self.place(1, "sender", 0), 1),
-            ("furthest", lambda: self.place(1, "sender", FURTHEST_PLACE), 1),
+            ("furthest", lambda: self.place(1, "sender", LARGEST_NUMBER), 1),
             ("two of one's own", lambda: self.place(3, "receiver", 8), 1),
             ("two of one's own, doubled", lambda: self.place(3, "sender", 2), 1),
             ("order", swap_first_and_fourth, 2),
