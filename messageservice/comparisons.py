@@ -15,11 +15,9 @@ CONVERSATION_FIGURES = ("sent", "received", "unread", "last_message_id")
 Figures = namedtuple("Figures", [*MAILBOX_FIGURES, "last_message_id", "misplaced"], defaults=[0] * 7)
 # By the ids of user and partner (0 for the mailbox itself): the figures as they should be, and as they are stored.
 Differences = dict[tuple[int, int], list[Figures]]
-
 B = Table(Mailbox, "b")
 
-# The entries of the mailboxes of a range of users: a message has one for its sender and one for its receiver.
-# The two entries of a message that a user sent to themselves share a place.
+# A message has an entry for its sender and one for its receiver. If they are the same user, both share a place.
 ENTRIES = f"""
     SELECT entries.*, dense_rank() OVER (PARTITION BY user_id ORDER BY id) AS expected_place
     FROM (
@@ -42,8 +40,7 @@ COMPARE = f"""
     )
     SELECT max(is_stored), {KEYS_AND_FIGURES} FROM (
         SELECT 0 AS is_stored, user_id, 0 AS partner_id, total, sent, received, unread, conversations, 0 AS last_message,
-            0 AS misplaced
-        FROM mailboxes
+            0 AS misplaced FROM mailboxes
         UNION ALL
         SELECT 1, {B.user}, 0, {B.total}, {B.sent}, {B.received}, {B.unread}, {B.conversations}, 0, coalesce(m.misplaced, 0)
         FROM {B} LEFT JOIN mailboxes m ON m.user_id = {B.user} WHERE {B.user} BETWEEN %(first)s AND %(last)s
@@ -55,9 +52,8 @@ COMPARE = f"""
             {CONVERSATION.unread}, 0, {CONVERSATION.last_message}, 0
         FROM {CONVERSATION} WHERE {CONVERSATION.owner} BETWEEN %(first)s AND %(last)s
     ) figures
-    GROUP BY {KEYS_AND_FIGURES}
-    HAVING count(*) = 1 AND (total, sent, received, unread, conversations, last_message) <> (0, 0, 0, 0, 0, 0)
-    ORDER BY user_id, partner_id
+    GROUP BY {KEYS_AND_FIGURES} HAVING count(*) = 1
+        AND (total, sent, received, unread, conversations, last_message) <> (0, 0, 0, 0, 0, 0) ORDER BY user_id, partner_id
 """
 UNUSED_PLACE = 2**62  # no mailbox has a place beyond it
 MOVE_AWAY = f"""
@@ -68,10 +64,7 @@ MOVE_BACK = f"UPDATE {MESSAGE} SET {{place}} = {{place}} - %(unused)s WHERE {{us
 
 
 def compare(first: int, last: int) -> Differences:
-    """Return the differences of the users whose ids are in the range.
-
-    The one statement sees one snapshot: a message that is being sent counts in all of its figures or in none.
-    """
+    """Return the differences of users with these ids. One statement sees a message in all of its figures or in none."""
     differences = defaultdict(lambda: [Figures(), Figures()])
     for is_stored, user_id, partner_id, *figures in fetch_all(COMPARE, first=first, last=last):
         differences[user_id, partner_id][is_stored] = Figures(*figures)

@@ -1,5 +1,3 @@
-"""Compares the stored counters, places and conversations of every user with the messages, while the service runs."""
-
 import sys
 
 from django.contrib.auth.models import User
@@ -37,8 +35,7 @@ class Command(BaseCommand):
             sys.exit(1)
 
     def report(self, differences: Differences) -> None:
-        ids = {pk for pair in differences for pk in pair}
-        names = dict(User.objects.filter(pk__in=ids).values_list("pk", "username"))
+        names = dict(User.objects.filter(pk__in={pk for pair in differences for pk in pair}).values_list("pk", "username"))
         for pair, figures in differences.items():
             where = ", conversation with ".join(names.get(pk, f"a user who was deleted (id {pk})") for pk in pair if pk)
             what = (
