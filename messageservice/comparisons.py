@@ -15,7 +15,8 @@ CONVERSATION_FIGURES = ("sent", "received", "unread", "last_message_id")
 Figures = namedtuple("Figures", [*MAILBOX_FIGURES, "last_message_id", "misplaced"], defaults=[0] * 7)
 # By the ids of user and partner (0 for the mailbox itself): the figures as they should be, and as they are stored.
 Differences = dict[tuple[int, int], list[Figures]]
-B = Table(Mailbox, "b")
+
+U, B = Table(User, "u"), Table(Mailbox, "b")
 
 # A message has an entry for its sender and one for its receiver. If they are the same user, both share a place.
 ENTRIES = f"""
@@ -31,7 +32,7 @@ ENTRIES = f"""
     ) entries
 """
 KEYS_AND_FIGURES = "user_id, partner_id, total, sent, received, unread, conversations, last_message, misplaced"
-# Figures that agree are twice in the union, stored and expected: `HAVING` drops them, and mailboxes without messages.
+# Figures that agree are twice in the union, stored and expected: `HAVING` drops them, and those that are all 0.
 COMPARE = f"""
     WITH entries AS ({ENTRIES}), mailboxes AS (
         SELECT user_id, max(expected_place) AS total, sum(sent) AS sent, sum(received) AS received, sum(unread) AS unread,
@@ -42,8 +43,10 @@ COMPARE = f"""
         SELECT 0 AS is_stored, user_id, 0 AS partner_id, total, sent, received, unread, conversations, 0 AS last_message,
             0 AS misplaced FROM mailboxes
         UNION ALL
-        SELECT 1, {B.user}, 0, {B.total}, {B.sent}, {B.received}, {B.unread}, {B.conversations}, 0, coalesce(m.misplaced, 0)
-        FROM {B} LEFT JOIN mailboxes m ON m.user_id = {B.user} WHERE {B.user} BETWEEN %(first)s AND %(last)s
+        SELECT 1, {U.id}, 0, coalesce({B.total}, 0), coalesce({B.sent}, 0), coalesce({B.received}, 0),
+            coalesce({B.unread}, 0), coalesce({B.conversations}, 0), 0, coalesce(m.misplaced, 0)
+        FROM {U} LEFT JOIN {B} ON {B.user} = {U.id} LEFT JOIN mailboxes m ON m.user_id = {U.id}
+        WHERE {U.id} BETWEEN %(first)s AND %(last)s
         UNION ALL
         SELECT 0, user_id, partner_id, 0, sum(sent), sum(received), sum(unread), 0, max(id), 0
         FROM entries GROUP BY user_id, partner_id
@@ -52,8 +55,9 @@ COMPARE = f"""
             {CONVERSATION.unread}, 0, {CONVERSATION.last_message}, 0
         FROM {CONVERSATION} WHERE {CONVERSATION.owner} BETWEEN %(first)s AND %(last)s
     ) figures
-    GROUP BY {KEYS_AND_FIGURES} HAVING count(*) = 1
-        AND (total, sent, received, unread, conversations, last_message) <> (0, 0, 0, 0, 0, 0) ORDER BY user_id, partner_id
+    GROUP BY {KEYS_AND_FIGURES}
+    HAVING count(*) = 1 AND (total, sent, received, unread, conversations, last_message, misplaced) <> (0, 0, 0, 0, 0, 0, 0)
+    ORDER BY user_id, partner_id
 """
 UNUSED_PLACE = 2**62  # no mailbox has a place beyond it
 MOVE_AWAY = f"""
@@ -64,7 +68,10 @@ MOVE_BACK = f"UPDATE {MESSAGE} SET {{place}} = {{place}} - %(unused)s WHERE {{us
 
 
 def compare(first: int, last: int) -> Differences:
-    """Return the differences of users with these ids. One statement sees a message in all of its figures or in none."""
+    """Return the differences of the users whose ids are in the range.
+
+    The one statement sees one snapshot: a message that is being sent counts in all of its figures or in none.
+    """
     differences = defaultdict(lambda: [Figures(), Figures()])
     for is_stored, user_id, partner_id, *figures in fetch_all(COMPARE, first=first, last=last):
         differences[user_id, partner_id][is_stored] = Figures(*figures)

@@ -260,6 +260,18 @@ class DamageTests(MessageAssertions, ApiTestCase):
         ):
             self.assert_damage(name, damage, f"alice: misplaced {misplaced} 0")
 
+    def test_places_in_a_mailbox_without_figures(self):
+        mailbox, figures = Mailbox.objects.filter(user=self.carol), ("total 0 1", "sent 0 1", "conversations 0 1")
+        for name, damage in {
+            "missing": mailbox.delete,
+            "zero": lambda: mailbox.update(total=0, sent=0, received=0, unread=0, conversations=0),
+        }.items():
+            self.assert_damage(
+                name,
+                lambda damage=damage: (damage(), self.place(5, "sender", 9)),
+                *(f"carol: {figure}" for figure in (*figures, "misplaced 1 0")),
+            )
+
     def test_repairs_the_counters_not_the_messages(self):
         self.assert_damage(
             "one is gone",

@@ -21,7 +21,7 @@ from benchmarks.proofs.processes import WORKERS, Cluster, Node, running, running
 
 PARTS = ("spread", "hashing", "slow", "memory", "deadlines", "limit")
 RUNS, CONNECTIONS = 10, 16
-FEWEST, SHARE = 1, 0.33  # the kernel chooses at random; with 1 of 16 a worker does nine tenths as much as the other
+FEWEST, SHARE = 1, 0.33  # the kernel chooses at random; with 1 of 16, both workers together do nine tenths of the work
 NEXT_TO_SLOW, NEXT_TO_HASHING = 3, 5  # how many times as long others may wait
 DEADLINE = 60  # seconds within which a request must be complete, and a response make progress
 IDLE = 20  # seconds after which the service closes an idle connection
