@@ -5,18 +5,16 @@ from collections import defaultdict, namedtuple
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 
-from config.database.sql import Table, execute, fetch_all
-from messageservice.models import CONVERSATION, MESSAGE, Conversation, Mailbox
+from config.database.sql import execute, fetch_all
+from messageservice.models import CONVERSATION, MAILBOX, MESSAGE, Conversation, Mailbox
 from messageservice.sending import lock_or_create
 
 MAILBOX_FIGURES = ("total", "sent", "received", "unread", "conversations")
 CONVERSATION_FIGURES = ("sent", "received", "unread", "last_message_id")
-# Figures of a mailbox or of one of its conversations. `misplaced` is the number of its messages with a wrong place.
+# Figures of a mailbox or of one of its conversations, or the number of a mailbox's messages with a wrong place.
 Figures = namedtuple("Figures", [*MAILBOX_FIGURES, "last_message_id", "misplaced"], defaults=[0] * 7)
-# By the ids of user and partner (0 for the mailbox itself): the figures as they should be, and as they are stored.
+# By the ids of user and partner (0 for the mailbox, -1 for its places): the figures as they should be, and as stored.
 Differences = dict[tuple[int, int], list[Figures]]
-
-U, B = Table(User, "u"), Table(Mailbox, "b")
 
 # A message has an entry for its sender and one for its receiver. If they are the same user, both share a place.
 ENTRIES = f"""
@@ -34,19 +32,18 @@ ENTRIES = f"""
 KEYS_AND_FIGURES = "user_id, partner_id, total, sent, received, unread, conversations, last_message, misplaced"
 # Figures that agree are twice in the union, stored and expected: `HAVING` drops them, and those that are all 0.
 COMPARE = f"""
-    WITH entries AS ({ENTRIES}), mailboxes AS (
-        SELECT user_id, max(expected_place) AS total, sum(sent) AS sent, sum(received) AS received, sum(unread) AS unread,
-            count(DISTINCT partner_id) AS conversations, sum(CASE WHEN place = expected_place THEN 0 ELSE 1 END) AS misplaced
-        FROM entries GROUP BY user_id
-    )
+    WITH entries AS ({ENTRIES})
     SELECT max(is_stored), {KEYS_AND_FIGURES} FROM (
-        SELECT 0 AS is_stored, user_id, 0 AS partner_id, total, sent, received, unread, conversations, 0 AS last_message,
-            0 AS misplaced FROM mailboxes
+        SELECT 0 AS is_stored, user_id, 0 AS partner_id, max(expected_place) AS total, sum(sent) AS sent,
+            sum(received) AS received, sum(unread) AS unread, count(DISTINCT partner_id) AS conversations,
+            0 AS last_message, 0 AS misplaced
+        FROM entries GROUP BY user_id
         UNION ALL
-        SELECT 1, {U.id}, 0, coalesce({B.total}, 0), coalesce({B.sent}, 0), coalesce({B.received}, 0),
-            coalesce({B.unread}, 0), coalesce({B.conversations}, 0), 0, coalesce(m.misplaced, 0)
-        FROM {U} LEFT JOIN {B} ON {B.user} = {U.id} LEFT JOIN mailboxes m ON m.user_id = {U.id}
-        WHERE {U.id} BETWEEN %(first)s AND %(last)s
+        SELECT 1, {MAILBOX.user}, 0, {MAILBOX.total}, {MAILBOX.sent}, {MAILBOX.received}, {MAILBOX.unread},
+            {MAILBOX.conversations}, 0, 0
+        FROM {MAILBOX} WHERE {MAILBOX.user} BETWEEN %(first)s AND %(last)s
+        UNION ALL
+        SELECT 1, user_id, -1, 0, 0, 0, 0, 0, 0, count(*) FROM entries WHERE place <> expected_place GROUP BY user_id
         UNION ALL
         SELECT 0, user_id, partner_id, 0, sum(sent), sum(received), sum(unread), 0, max(id), 0
         FROM entries GROUP BY user_id, partner_id
@@ -60,11 +57,10 @@ COMPARE = f"""
     ORDER BY user_id, partner_id
 """
 UNUSED_PLACE = 2**62  # no mailbox has a place beyond it
-MOVE_AWAY = f"""
-    UPDATE {MESSAGE} AS m SET {{place}} = %(unused)s + expected_place
+MOVE_MISPLACED = f"""
+    UPDATE {MESSAGE} AS m SET {{place}} = %(base)s + expected_place
     FROM ({ENTRIES}) entries WHERE entries.id = m.{MESSAGE.id} AND {{user}} = %(first)s AND place <> expected_place
 """
-MOVE_BACK = f"UPDATE {MESSAGE} SET {{place}} = {{place}} - %(unused)s WHERE {{user}} = %(first)s AND {{place}} > %(unused)s"
 
 
 def compare(first: int, last: int) -> Differences:
@@ -90,15 +86,15 @@ def repair_user(user: User) -> Differences:
     differences = compare(user.pk, user.pk)
     conversations = []
     for (_, partner_id), (expected, stored) in differences.items():
-        if not partner_id:
+        if stored.misplaced:
+            renumber(user)
+        elif not partner_id:
             Mailbox.objects.filter(user=user).update(**{name: getattr(expected, name) for name in MAILBOX_FIGURES})
         elif expected.last_message_id:
             values = {name: getattr(expected, name) for name in CONVERSATION_FIGURES}
             conversations.append(Conversation(owner=user, partner_id=partner_id, **values))
         else:
             Conversation.objects.filter(owner=user, partner=partner_id).delete()
-        if stored.misplaced:
-            renumber(user)
     keys, figures = ("owner", "partner"), CONVERSATION_FIGURES
     Conversation.objects.bulk_create(conversations, 1000, update_conflicts=True, unique_fields=keys, update_fields=figures)
     return differences
@@ -106,6 +102,6 @@ def repair_user(user: User) -> Differences:
 
 def renumber(user: User) -> None:
     """Move misplaced messages to their places, by way of unused ones: no two messages of a mailbox may share a place."""
-    for statement in (MOVE_AWAY, MOVE_BACK):
+    for base in (UNUSED_PLACE, 0):
         for column, place in ((MESSAGE.sender, MESSAGE.sender_place), (MESSAGE.receiver, MESSAGE.receiver_place)):
-            execute(statement.format(user=column, place=place), first=user.pk, last=user.pk, unused=UNUSED_PLACE)
+            execute(MOVE_MISPLACED.format(user=column, place=place), first=user.pk, last=user.pk, base=base)

@@ -1,7 +1,5 @@
-import sys
-
 from django.contrib.auth.models import User
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 
 from messageservice.comparisons import Differences, Figures, compare, repair_user
 
@@ -9,10 +7,7 @@ BATCH = 100  # users per statement: a tenth of a second if each has some hundred
 
 
 class Command(BaseCommand):
-    help = (
-        "Compares the counters, places and conversations stored for each user with the messages, while the service runs. "
-        "Prints a line for each mailbox or conversation that differs. Exits with status 1 if one does and is not repaired."
-    )
+    help = "Compares the stored counters, places and conversations with the messages; exits with status 1 if any differ."
 
     def add_arguments(self, parser):
         parser.add_argument("--repair", action="store_true", help="make what differs agree with the messages")
@@ -29,15 +24,14 @@ class Command(BaseCommand):
             self.report(differences)
             checked += len(ids)
             differing += len(users)
-        outcome = f"{differing:,} {'repaired' if repair else 'differ; run again with --repair'}"
-        self.stdout.write(f"{checked:,} users checked: {outcome if differing else 'all agree'}")
+        self.stdout.write(f"{checked:,} users checked, {differing:,} {'repaired' if repair else 'differ'}")
         if differing and not repair:
-            sys.exit(1)
+            raise CommandError("Run again with --repair to make what differs agree with the messages.")
 
     def report(self, differences: Differences) -> None:
         names = dict(User.objects.filter(pk__in={pk for pair in differences for pk in pair}).values_list("pk", "username"))
         for pair, figures in differences.items():
-            where = ", conversation with ".join(names.get(pk, f"a user who was deleted (id {pk})") for pk in pair if pk)
+            where = ", conversation with ".join(names.get(pk, f"a user who was deleted (id {pk})") for pk in pair if pk > 0)
             what = (
                 f"{name} is {stored}, should be {expected}"
                 for name, expected, stored in zip(Figures._fields, *figures, strict=True)
