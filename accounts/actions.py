@@ -137,8 +137,8 @@ def verify_password(user: User, password: str) -> bool:
     return True
 
 
-def set_password(user: User, password: str) -> None:
-    """Set a password on behalf of an operator, and revoke the user's tokens.
+def set_password(user: User, password: str | None) -> None:
+    """Set a password on behalf of an operator, or none with None, and revoke the user's tokens.
 
     Raises PermissionDenied if the account was deleted.
     """

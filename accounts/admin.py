@@ -13,12 +13,11 @@ from django.contrib.auth.forms import (
 )
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import SuspiciousOperation
-from django.db import transaction
 from django.db.models import PROTECT
 from django.urls import reverse
 from django.utils.html import format_html_join
 
-from accounts.actions import deactivate, lock_account, revoke_tokens
+from accounts.actions import deactivate, lock_account, revoke_tokens, set_password
 from accounts.authentication import AuthToken
 from accounts.models import is_deleted
 
@@ -49,14 +48,10 @@ class StrictParametersMixin:
 class ViewOnlyAdmin(StrictParametersMixin, admin.ModelAdmin):
     show_full_result_count = False  # a search counts what it finds, not the whole table as well
 
-    def has_add_permission(self, request):
+    def has_add_permission(self, request, obj=None):
         return False
 
-    def has_change_permission(self, request, obj=None):
-        return False
-
-    def has_delete_permission(self, request, obj=None):
-        return False
+    has_change_permission = has_delete_permission = has_add_permission
 
 
 class PasswordLink(ReadOnlyPasswordHashWidget):
@@ -71,12 +66,9 @@ class ChangeUserForm(UserChangeForm):
 
 
 class SetPasswordForm(AdminPasswordChangeForm):
-    @transaction.atomic
     def save(self, commit=True):
-        lock_account(self.user)
-        user = super().save(commit)
-        revoke_tokens(user)
-        return user
+        set_password(self.user, self.cleaned_data["password1"] if self.cleaned_data["set_usable_password"] else None)
+        return self.user
 
 
 @admin.register(User)
@@ -169,14 +161,10 @@ class AccountAdmin(StrictParametersMixin, UserAdmin):
 class SuperusersGroupAdmin(StrictParametersMixin, GroupAdmin):
     """Lets only superusers change groups: other staff could give any permission to a group of their own."""
 
-    def has_add_permission(self, request):
+    def has_add_permission(self, request, obj=None):
         return request.user.is_superuser
 
-    def has_change_permission(self, request, obj=None):
-        return request.user.is_superuser
-
-    def has_delete_permission(self, request, obj=None):
-        return request.user.is_superuser
+    has_change_permission = has_delete_permission = has_add_permission
 
 
 @admin.register(AuthToken)

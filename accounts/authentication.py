@@ -69,18 +69,11 @@ class TokenAuthentication(KnoxAuthentication):
         scheme, _, token = get_authorization_header(request).partition(b" ")
         if scheme.decode("latin-1").lower() not in SCHEMES:
             return None
-        user, auth_token = self.authenticate_credentials(token.strip())
-        current_request().user = user.username
-        return user, auth_token
-
-    def authenticate_credentials(self, token):
-        try:
-            digest = hash_token(token.decode("ascii"))
-        except UnicodeDecodeError:
-            raise AuthenticationFailed("Invalid token.") from None
+        digest = hash_token(token.strip().decode("latin-1"))
         user = read_user(SELECT_USER_OF_TOKEN, digest=digest, now=timezone.now())
         if user is None:
             raise AuthenticationFailed("Invalid token.")
+        current_request().user = user.username
         return user, AuthToken.from_db(connection.alias, ("digest", "user_id"), (digest, user.pk))
 
 

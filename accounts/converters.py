@@ -1,12 +1,10 @@
-class UsernameConverter:
-    """A username in a path. A path with a character that databases reject gets a 404."""
+from django.urls.converters import StringConverter
 
-    regex = "[^/]+"
+
+class UsernameConverter(StringConverter):
+    """A username in a path. A path with a character that databases reject gets a 404."""
 
     def to_python(self, value: str) -> str:
         if not value.isprintable():
             raise ValueError
-        return value
-
-    def to_url(self, value: str) -> str:
         return value

@@ -1,18 +1,16 @@
 import django_filters
-from django import forms
+from django.contrib.auth.models import User
 
 from accounts.models import NO_SUCH_USER, user_named
-
-
-class UsernameFormField(forms.Field):
-    def to_python(self, value):
-        user = user_named(value)
-        if user is None:
-            raise forms.ValidationError(NO_SUCH_USER)
-        return user
 
 
 class UsernameFilter(django_filters.CharFilter):
     """Filters rows by a user, given by their username."""
 
-    field_class = UsernameFormField
+    error_message = NO_SUCH_USER
+
+    def parse(self, value: str) -> User:
+        user = user_named(value)
+        if user is None:
+            raise ValueError
+        return user

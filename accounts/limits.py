@@ -12,7 +12,6 @@ A user cannot be locked out at an address that has had no failed logins for thei
 
 import hashlib
 import ipaddress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
@@ -27,19 +26,9 @@ from config.environment import Limit
 from config.log import current_request
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """The key of a tally, and the limit that it counts towards."""
-
-    limit: Limit
-    key: str
-
-
-def make_bucket(limit: Limit | None, *subject: str) -> Bucket | None:
-    """Return the bucket of a subject, or None if the limit is off."""
-    if limit is None:
-        return None
-    return Bucket(limit, hashlib.sha256(repr(subject).encode()).hexdigest())
+def tally_key(*subject: str) -> str:
+    """Return the key of the tally that counts the attempts of a subject."""
+    return hashlib.sha256(repr(subject).encode()).hexdigest()
 
 
 def is_window_running(ends: datetime, limit: Limit, now: datetime) -> bool:
@@ -69,10 +58,10 @@ def client_network(ipv6_prefix: int = 64) -> str:
 
 
 class Attempts:
-    """Counts the attempts of one subject in each of its buckets."""
+    """Counts the attempts of one subject in several tallies, each with a limit; `limits` has them by the tally's key."""
 
-    def __init__(self, *buckets: Bucket | None) -> None:
-        self.buckets = [bucket for bucket in buckets if bucket is not None]
+    def __init__(self, limits: dict[str, Limit | None]) -> None:
+        self.limits = {key: limit for key, limit in limits.items() if limit is not None}
 
     def check(self) -> None:
         """Raise LimitReached if no further attempt is allowed, DatabaseIsReadOnly if none can be counted.
@@ -81,36 +70,37 @@ class Attempts:
         """
         if not is_writable():  # failures could not be counted
             raise DatabaseIsReadOnly
-        self._check(Tally.objects.in_bulk([bucket.key for bucket in self.buckets]), timezone.now())
+        self._check(Tally.objects.in_bulk(self.limits), timezone.now())
 
     def record(self) -> None:
         """Count one attempt, or raise LimitReached if others have reached the limit since it was checked."""
         with transaction.atomic():
             # Create and then lock them in one order, so that no two requests wait for each other.
-            new = [Tally(key=bucket.key, count=0, ends=timezone.now()) for bucket in self.buckets]
+            new = [Tally(key=key, count=0, ends=timezone.now()) for key in self.limits]
             Tally.objects.bulk_create(new, ignore_conflicts=True)
-            locked = Tally.objects.select_for_update().order_by("key").in_bulk([tally.key for tally in new])
+            locked = Tally.objects.select_for_update().order_by("key").in_bulk(self.limits)
             now = timezone.now()
             self._check(locked, now)
             tallies = [locked.get(tally.key, tally) for tally in new]  # a purge may have deleted an old one just now
-            for bucket, tally in zip(self.buckets, tallies, strict=True):
-                if not is_window_running(tally.ends, bucket.limit, now):
-                    tally.count, tally.ends = 0, now + timedelta(seconds=bucket.limit.seconds)
+            for tally in tallies:
+                limit = self.limits[tally.key]
+                if not is_window_running(tally.ends, limit, now):
+                    tally.count, tally.ends = 0, now + timedelta(seconds=limit.seconds)
                 tally.count += 1
             Tally.objects.bulk_create(tallies, update_conflicts=True, unique_fields=["key"], update_fields=["count", "ends"])
 
     def _check(self, tallies: dict[str, Tally], now: datetime) -> None:
-        reached = {}
-        for bucket in self.buckets:
-            tally = tallies.get(bucket.key)
-            if tally and tally.count >= bucket.limit.count and is_window_running(tally.ends, bucket.limit, now):
-                reached[bucket] = tally.ends
+        reached = {
+            key: tally.ends
+            for key, tally in tallies.items()
+            if tally.count >= self.limits[key].count and is_window_running(tally.ends, self.limits[key], now)
+        }
         ends = self.ends_to_wait_for(reached)
         if ends:
             raise LimitReached(ends=max(ends), now=now)
 
-    def ends_to_wait_for(self, reached: dict[Bucket, datetime]) -> list[datetime]:
-        """Return the ends of windows that the next attempt must wait for. `reached` has one per bucket at its limit."""
+    def ends_to_wait_for(self, reached: dict[str, datetime]) -> list[datetime]:
+        """Return the ends of windows that the next attempt must wait for. `reached` has one per tally at its limit."""
         return [*reached.values()]
 
 
@@ -119,29 +109,29 @@ class LoginAttempts(Attempts):
 
     def __init__(self, username: str) -> None:
         address = client_network()
-        self.for_name = make_bucket(settings.LIMIT_LOGIN_NAME, "log-in to", username)
-        self.failed_before = None
-        if self.for_name is not None:
-            seconds = (settings.LIMIT_LOGIN or settings.LIMIT_LOGIN_NAME).seconds
-            self.failed_before = make_bucket(Limit(1, seconds), "first log-in", username, client_network(ipv6_prefix=48))
+        self.for_name = tally_key("log-in to", username)
+        self.failed_before = tally_key("first log-in", username, client_network(ipv6_prefix=48))
+        one_failure = settings.LIMIT_LOGIN_NAME and Limit(1, (settings.LIMIT_LOGIN or settings.LIMIT_LOGIN_NAME).seconds)
         super().__init__(
-            make_bucket(settings.LIMIT_LOGIN, "log-in", username, address),
-            make_bucket(settings.LIMIT_LOGIN_ADDRESS, "log-in from", address),
-            self.for_name,
-            self.failed_before,
+            {
+                tally_key("log-in", username, address): settings.LIMIT_LOGIN,
+                tally_key("log-in from", address): settings.LIMIT_LOGIN_ADDRESS,
+                self.for_name: settings.LIMIT_LOGIN_NAME,
+                self.failed_before: one_failure,
+            }
         )
 
     def ends_to_wait_for(self, reached):
         """Apply the limit on the name only to addresses that have had a failure, which `failed_before` counts."""
-        both = [reached.pop(bucket) for bucket in (self.for_name, self.failed_before) if bucket in reached]
+        both = [reached.pop(key) for key in (self.for_name, self.failed_before) if key in reached]
         return [*reached.values(), *([min(both)] if len(both) == 2 else [])]
 
 
 def password_attempts(user: User) -> Attempts:
     """Return the Attempts that count a user's wrong current passwords."""
-    return Attempts(make_bucket(settings.LIMIT_PASSWORD, "password", str(user.pk)))
+    return Attempts({tally_key("password", str(user.pk)): settings.LIMIT_PASSWORD})
 
 
 def signup_attempts() -> Attempts:
     """Return the Attempts that count the sign-ups from the client's address."""
-    return Attempts(make_bucket(settings.LIMIT_SIGNUP, "sign-up", client_network()))
+    return Attempts({tally_key("sign-up", client_network()): settings.LIMIT_SIGNUP})

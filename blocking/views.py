@@ -23,12 +23,11 @@ from config.api.views import BaseView
     ),
 )
 class BlockListView(BaseView, ListCreateAPIView):
-    queryset = Block.objects.select_related("blocked")
     serializer_class = BlockSerializer
     pagination_class = PagePagination
 
     def get_queryset(self):
-        return super().get_queryset().created_by(self.request.user).newest_first()
+        return Block.objects.created_by(self.request.user).newest_first().select_related("blocked")
 
     def perform_create(self, serializer):
         serializer.instance = block_user(blocker=self.request.user, **serializer.validated_data)
@@ -46,12 +45,11 @@ class BlockListView(BaseView, ListCreateAPIView):
     )
 )
 class BlockView(BaseView, DestroyAPIView):
-    queryset = Block.objects.select_related("blocker", "blocked")
     lookup_field = "blocked__username__any_case"
     lookup_url_kwarg = "username"
 
     def get_queryset(self):
-        return super().get_queryset().created_by(self.request.user)
+        return Block.objects.created_by(self.request.user).select_related("blocker", "blocked")
 
     def perform_destroy(self, instance):
         unblock_user(instance)

@@ -22,7 +22,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from logging.handlers import WatchedFileHandler
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -132,38 +132,32 @@ def encode(line: dict[str, Any]) -> bytes:
     return f"{json.dumps(line)}\n".encode()
 
 
-class AppendHandler(WatchedFileHandler):
+class AppendHandler(logging.Handler):
     """Appends whole lines to a file that several processes share.
 
-    logrotate renames the file; the next line then goes to a new one.
+    Each line opens the file: after logrotate has renamed it, the next line goes to a new one.
     """
 
-    def _open(self):
-        return open(self.baseFilename, "ab+", buffering=0, opener=lambda path, flags: os.open(path, flags, 0o640))
+    def __init__(self, file: str | Path) -> None:
+        super().__init__()
+        self.file = file
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self.reopenIfNeeded()
-            if self.stream is None:
-                self.stream = self._open()
-                self._statstream()
-            self._append(encode(fields_of(record)))
+            with open(self.file, "ab+", buffering=0, opener=lambda path, flags: os.open(path, flags, 0o640)) as file:
+                self._append(file.fileno(), encode(fields_of(record)))
         except Exception:  # the request that is being logged must succeed on a full disk
-            report_loss(self.baseFilename)
+            report_loss(str(self.file))
 
-    def _append(self, line: bytes) -> None:
+    def _append(self, file: int, line: bytes) -> None:
         """Write the whole line or nothing: half a line on a full disk is removed before another process can append."""
-        file = self.stream.fileno()
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            size = os.fstat(file).st_size
-            if size and os.pread(file, 1, size - 1) != b"\n":  # a process was killed while it wrote
-                line = b"\n" + line
-            if os.write(file, line) < len(line):
-                os.ftruncate(file, size)
-                raise OSError("no space for a whole line")
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)
+        fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
+        size = os.fstat(file).st_size
+        if size and os.pread(file, 1, size - 1) != b"\n":  # a process was killed while it wrote
+            line = b"\n" + line
+        if os.write(file, line) < len(line):
+            os.ftruncate(file, size)
+            raise OSError("no space for a whole line")
 
 
 class StandardOutputHandler(logging.Handler):

@@ -9,19 +9,14 @@ from django.utils.deprecation import MiddlewareMixin
 from django.views import View
 from prometheus_client import Counter, Histogram
 
-SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)  # the upper ends of a histogram's buckets
 OTHER = "other"
 
 requests = Counter("messaging_requests", "Which requests are sent, and which of them fail?", ["route", "method", "status"])
-durations = Histogram(
-    "messaging_request_seconds", "How long does the service work on a request?", ["route", "method"], buckets=SECONDS
-)
+durations = Histogram("messaging_request_seconds", "How long does the service work on a request?", ["route", "method"])
 rejected_logins = Counter(
     "messaging_rejected_logins", "How many logins do the limits reject: does somebody guess, or is a limit too low?"
 )
-hash_waits = Histogram(
-    "messaging_hash_wait_seconds", "How long do logins and sign-ups wait until a password can be hashed?", buckets=SECONDS
-)
+hash_waits = Histogram("messaging_hash_wait_seconds", "How long do logins and sign-ups wait until a password can be hashed?")
 hash_overloads = Counter(
     "messaging_hash_overloads", "How many logins and sign-ups get a 503 because too many others wait for a hash?"
 )

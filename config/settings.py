@@ -126,7 +126,6 @@ REST_FRAMEWORK = {
     "DEFAULT_SCHEMA_CLASS": "config.api.schema.ServiceSchema",
     "EXCEPTION_HANDLER": "config.api.errors.exception_handler",
     "DATETIME_FORMAT": "%Y-%m-%dT%H:%M:%S.%fZ",
-    "URL_FORMAT_OVERRIDE": None,
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
 
@@ -178,10 +177,9 @@ ADMIN_POLICY = (
 # HSTS for other host names (W005) and for the browsers' preload list (W021) is the operator's decision.
 SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
-LOGS = {"requests": "INFO", "activity": "INFO", "debug": "DEBUG"}
+LOGS = ("requests", "activity", "debug")
 if LOG_DIR:
-    LOG_FILE = {"()": "config.log.AppendHandler", "delay": True}
-    LOG_HANDLERS = {name: {**LOG_FILE, "filename": str(LOG_DIR / f"{name}.log")} for name in LOGS}
+    LOG_HANDLERS = {name: {"()": "config.log.AppendHandler", "file": LOG_DIR / f"{name}.log"} for name in LOGS}
 else:
     LOG_HANDLERS = {"stdout": {"()": "config.log.StandardOutputHandler"}}
 LOGGING = {
@@ -189,10 +187,7 @@ LOGGING = {
     "disable_existing_loggers": False,
     "handlers": {"console": {"class": "logging.StreamHandler"}, **LOG_HANDLERS},
     "loggers": {
-        **{
-            name: {"handlers": [name if LOG_DIR else "stdout"], "level": level, "propagate": False}
-            for name, level in LOGS.items()
-        },
+        **{name: {"handlers": [name if LOG_DIR else "stdout"], "level": "DEBUG", "propagate": False} for name in LOGS},
         "django.request": {"level": "CRITICAL"},  # requests.log already has a line for each 4xx and 5xx
         "django.utils.autoreload": {"handlers": ["console"], "level": "INFO", "propagate": False},
     },

@@ -6,7 +6,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import status
 from rest_framework.exceptions import ValidationError
-from rest_framework.generics import ListAPIView, RetrieveAPIView
+from rest_framework.generics import ListAPIView
 from rest_framework.response import Response
 
 from accounts.serializers import CurrentPasswordSerializer
@@ -15,7 +15,7 @@ from config.api.views import BaseView
 from messageservice.actions import delete_account, mark_read, reject_used_key, send_message
 from messageservice.filters import ConversationFilter, ListingFilterBackend, MailboxFilter, ReceivedFilter, SentFilter
 from messageservice.listings import ConversationListing, MessageListing
-from messageservice.models import Conversation, Message
+from messageservice.models import Conversation
 from messageservice.pagination import PageOrBeforePagination, PageOrCursorPagination
 from messageservice.serializers import ConversationSerializer, MessageSerializer, ReadSerializer, SendSerializer
 
@@ -122,24 +122,19 @@ class ReceivedView(MessageListView):
         return MessageListing.received_by(self.request.user)
 
 
-@extend_schema_view(
-    get=extend_schema(
+class MessageView(BaseView):
+    @extend_schema(
         operation_id="show_message",
         summary="Show a message",
         description="Returns a message that you sent or received.",
         parameters=[OpenApiParameter("id", OpenApiTypes.INT64, OpenApiParameter.PATH, description="The id of the message")],
         responses={200: MessageSerializer, **error_responses(404)},
     )
-)
-class MessageView(BaseView, RetrieveAPIView):
-    queryset = Message.objects.all()
-    serializer_class = MessageSerializer
-
-    def get_object(self):
-        message = MessageListing.involving(self.request.user).with_id(self.kwargs["pk"])
+    def get(self, request, pk):
+        message = MessageListing.involving(request.user).with_id(pk)
         if message is None:
             raise Http404
-        return message
+        return Response(MessageSerializer(message).data)
 
 
 @extend_schema_view(
@@ -160,13 +155,12 @@ class ConversationListView(BaseView, ListAPIView):
 
 
 class ReadView(BaseView):
-    queryset = Conversation.objects.select_related("owner", "partner")
     serializer_class = ReadSerializer
     lookup_field = "partner__username__any_case"
     lookup_url_kwarg = "username"
 
     def get_queryset(self):
-        return super().get_queryset().filter(owner=self.request.user)
+        return Conversation.objects.filter(owner=self.request.user).select_related("owner", "partner")
 
     @extend_schema(
         operation_id="mark_conversation_read",

@@ -35,9 +35,7 @@ def fetch_all(statement: str, /, **parameters: Any) -> list[tuple]:
 
 def fetch_one(statement: str, /, **parameters: Any) -> tuple | None:
     """Return the first row, or None."""
-    with connection.cursor() as cursor:
-        cursor.execute(statement, _adapt(parameters))
-        return cursor.fetchone()
+    return next(iter(fetch_all(statement, **parameters)), None)
 
 
 def execute(statement: str, /, **parameters: Any) -> None:

@@ -66,8 +66,8 @@ class ApiTestMixin:
         self.log_folder = Path(folder.name)
         for name in LOGS:
             handler = logging.getLogger(name).handlers[0]
-            self.addCleanup(setattr, handler, "baseFilename", handler.baseFilename)
-            handler.baseFilename = str(self.log_folder / f"{name}.log")
+            self.addCleanup(setattr, handler, "file", handler.file)
+            handler.file = self.log_folder / f"{name}.log"
         self.enterContext(patch("config.log.TRACEBACK_INTERVAL", 0))  # every error has its traceback
 
     def __getstate__(self):
