@@ -21,12 +21,15 @@ class UsernameField(serializers.Field):
 
     default_error_messages = {
         "does_not_exist": NO_SUCH_USER,
+        "malformed": NO_SUCH_USER,
         "invalid": "Not a valid string.",
     }
 
     def to_internal_value(self, data):
         if not isinstance(data, str):
             self.fail("invalid")
+        if not data.isprintable():
+            self.fail("malformed")
         user = user_named(data)
         if user is None:
             self.fail("does_not_exist")

@@ -1,3 +1,4 @@
+import itertools
 import re
 from unicodedata import normalize
 from unittest.mock import patch
@@ -72,6 +73,14 @@ class OperatorLoginTests(AdminTestCase):
                 with self.subTest(who, page=page):
                     self.assertRedirects(client.get(page), f"/admin/login/?next={page}")
         self.assertIn(("Invalid Login", "alice", "-"), self.events())
+
+    def test_rejects_a_nul_in_a_cookie(self):
+        for page, name in itertools.product(("/admin/", "/admin/login/"), ("sessionid", "messages")):
+            with self.subTest(page, name=name):
+                response = Client().get(page, headers={"cookie": name + r'="\000\000\000\000\000\000\000\000"'})
+
+                self.assertEqual((response.status_code, response.json()), (400, {"detail": "Malformed request."}))
+        self.assertEqual(self.log_lines("debug"), [])
 
     @override_settings(LIMIT_LOGIN=Limit(2, 60))
     def test_counts_failures_together_with_the_api(self):

@@ -9,10 +9,11 @@ import secrets
 import sys
 import tempfile
 from contextlib import suppress
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-HOST_PATTERN = r"\*|\.?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]"
+HOST_PATTERN = r"\*|\.?[A-Za-z0-9]+(?:(?:\.|-+)[A-Za-z0-9]+)*|\[[0-9A-Fa-f:.]+\]"
 PORT_PATTERN = "(?:[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 ORIGIN_PATTERN = rf"[a-z][a-z0-9+.-]*://([a-z0-9]+(?:(?:\.|-+)[a-z0-9]+)*|\[[0-9A-Fa-f:.]+\])(:{PORT_PATTERN})?"
 ADDRESS_PATTERN = rf"(?i:off)|([A-Za-z0-9-]{{1,63}}(?:\.[A-Za-z0-9-]{{1,63}})*|\[[0-9A-Fa-f:.]+\]):0*({PORT_PATTERN})"
@@ -41,9 +42,12 @@ def text(variable: str, default: str = "") -> str:
     if not file:
         return value or default
     try:
-        return Path(file).read_text().strip() or abort(f"{variable}_FILE", f"{file!r} is empty")
+        value = Path(file).read_text().strip()
     except (OSError, ValueError):
         abort(f"{variable}_FILE", f"cannot read {file!r}")
+    if not value or "\0" in value:
+        abort(f"{variable}_FILE", f"{file!r} is empty or contains a NUL")
+    return value
 
 
 def integer(variable: str, default: int, *, lowest: int, highest: int) -> int:
@@ -84,7 +88,11 @@ def origins(variable: str) -> list[str]:
 
 
 def _match(variable: str, value: str, pattern: str, expected: str) -> re.Match:
-    return re.fullmatch(pattern, value) or abort(variable, f"{value!r} is not {expected}")
+    match, literal = re.fullmatch(pattern, value), re.search(r"\[(.*)\]", value)
+    with suppress(ValueError):
+        if match and (not literal or IPv6Address(literal[1])):
+            return match
+    abort(variable, f"{value!r} is not {expected}")
 
 
 def folder(variable: str, default: Path) -> Path:

@@ -106,12 +106,12 @@ def record_error(error: BaseException) -> None:
 
 
 def _traceback(error: BaseException | None) -> str:
-    """Return the traceback without the details of PostgreSQL's errors, which quote rows and so message content."""
+    """Return the traceback without what PostgreSQL's errors quote: rows or parameters, and so message content."""
     text = "".join(traceback.format_exception(error))
     while error is not None:
-        detail = getattr(getattr(error, "diag", None), "message_detail", None)
-        if detail:
-            text = text.replace(detail, "…")
+        for name in ("message_detail", "context"):
+            if quoted := getattr(getattr(error, "diag", None), name, None):
+                text = text.replace(quoted, "…")
         error = error.__cause__ or error.__context__
     return text
 

@@ -147,6 +147,7 @@ class InvalidValueTests(EnvironmentTestCase):
     def test_aborts_on_invalid_origins(self):
         invalid = ("*", "example.com", "https://", "https://a/", "https://a,,https://b", "https://a b")
         self.assert_aborts("CORS_ALLOWED_ORIGINS", *invalid, "https://a.example:65536", "https://a..b", "https://A.example")
+        self.assert_aborts("CORS_ALLOWED_ORIGINS", "https://[::::]", "https://[1.2.3.4]:80", "https://[:]", "https://[::1")
 
     def test_aborts_on_invalid_limits(self):
         for variable in (variable for variable in VARIABLES if variable.startswith("LIMIT_")):
@@ -162,6 +163,7 @@ class InvalidValueTests(EnvironmentTestCase):
             "a:65536",
             "::1:9100",
             "[x]:9100",
+            "[::::]:9100",
             "a..b:9100",
             "a:9100/metrics",
             "a:9\n",
@@ -171,7 +173,7 @@ class InvalidValueTests(EnvironmentTestCase):
 
     def test_aborts_on_invalid_hosts(self):
         invalid = ("http://a", "a,,b", "a:8000", "a/b", ",", "a b", "[::1", "a\nb", "*.example", "-")
-        self.assert_aborts("ALLOWED_HOSTS", *invalid)
+        self.assert_aborts("ALLOWED_HOSTS", *invalid, "[:]", "[1.2.3.4]", "[::::]", "a..b", "a.-b", "a-.b")
 
     def test_aborts_on_unusable_log_folders(self):
         file = self.folder / "file"
@@ -183,9 +185,11 @@ class InvalidValueTests(EnvironmentTestCase):
         empty, binary = self.folder / "empty", self.folder / "binary"
         empty.touch()
         binary.write_bytes(b"\xff")
+        nul = self.folder / "nul"
+        nul.write_bytes(b"postgresql://host/a\0b")
 
-        for variable in ("DATABASE_URL_FILE", "SECRET_KEY_FILE"):
-            self.assert_aborts(variable, str(empty), str(binary), f"{self.folder}/missing", str(self.folder))
+        for variable in ("DATABASE_URL_FILE", "SECRET_KEY_FILE", "HOST_FILE"):
+            self.assert_aborts(variable, str(empty), str(binary), str(nul), f"{self.folder}/missing", str(self.folder))
 
     def test_aborts_on_invalid_database_urls(self):
         self.assert_aborts(
@@ -216,6 +220,18 @@ class InvalidValueTests(EnvironmentTestCase):
             f"sqlite:///{self.folder}",
             "sqlite:///:memory:/x",
             "sqlite:///:memory:",
+            "sqlite:db.sqlite3",
+            "sqlite:/db.sqlite3",
+            "sqlite://db.sqlite3",
+            "sqlite://data/db.sqlite3",
+            f"sqlite://u:{PASSWORD}@host/db.sqlite3",
+            "sqlite://[x/db.sqlite3",
+            "sqlite://℀/db",
+            f"sqlite:///{self.folder}/db#x",
+            f"sqlite:///{self.folder}/db?mode=ro",
+            f"sqlite:///{self.folder}/%00/db",
+            f"sqlite:///{self.folder}/{'x' * 300}",
+            f"sqlite:///{self.folder}/{'x' * 5000}",
         )
 
 

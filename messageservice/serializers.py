@@ -36,7 +36,7 @@ class WholeNumberField(serializers.IntegerField):
     """
 
     def to_internal_value(self, data):
-        if not re.fullmatch("-?[0-9]+", str(data)):
+        if not isinstance(data, int | str) or not re.fullmatch("-?[0-9]+", str(data)):
             self.fail("invalid")
         return super().to_internal_value(data)
 

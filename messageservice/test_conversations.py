@@ -1,6 +1,7 @@
 """GET /api/message/<id>, GET /api/conversation, POST /api/conversation/<username>/read, and the filter `user`."""
 
 import threading
+from io import BytesIO
 from unittest import skipUnless
 
 from django.contrib.auth.models import User
@@ -598,6 +599,14 @@ class ReadTests(ReadAssertions, ApiTestCase):
         for up_to in (None, True, False, 0, -1, 1.5, float(pk), 1e300, 10**30, 2**63, [], [pk], {}, {"id": pk}, *texts):
             with self.subTest(up_to=str(up_to)[:30]):
                 self.assert_rejected(self.mark(up_to))
+
+    def test_rejects_a_file(self):
+        file = BytesIO(b"hello")
+        file.name = str(make_message(self.bob, self.alice).pk)
+
+        response = self.as_user(self.alice).post("/api/conversation/bob/read", {"up_to": file}, format="multipart")
+
+        self.assert_rejected(response)
 
     def test_rejects_a_body_without_up_to(self):
         make_message(self.bob, self.alice)

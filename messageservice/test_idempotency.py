@@ -1,5 +1,7 @@
 """The header Idempotency-Key of POST /api/message, which makes retries safe."""
 
+import json
+
 from django.contrib.auth.models import User
 from django.test import override_settings
 from rest_framework.test import APIClient
@@ -141,6 +143,24 @@ class IdempotencyTests(IdempotencyAssertions, ApiTestCase):
 
         self.assertEqual(response.status_code, 201)
         self.assertNotIn("Idempotency-Replayed", response)
+
+    def test_a_malformed_message_with_a_used_key_names_what_is_wrong(self):
+        first, headers = self.send(self.client, "key"), {"Idempotency-Key": "key"}
+
+        for wrong in (
+            {"receiver": "bo\x00b"},
+            {"receiver": "bo\ud800b"},
+            {"receiver": ["bob"]},
+            {"content": " "},
+            {"content": " ", "receiver": "nobody"},
+        ):
+            with self.subTest(wrong=wrong):
+                body = json.dumps({"receiver": "bob", "content": "hi", **wrong})  # the test client encodes no lone surrogate
+
+                response = self.client.generic("POST", "/api/message", body, "application/json", headers=headers)
+
+                self.assertEqual((response.status_code, {*response.json()}), (400, {*wrong}))
+        self.assert_replayed(self.send(self.client, "key"), first)
 
     def test_a_blocked_message_does_not_use_up_the_key(self):
         block = Block.objects.create(blocker=self.bob, blocked=self.alice)

@@ -20,6 +20,7 @@ from messageservice.pagination import PageOrBeforePagination, PageOrCursorPagina
 from messageservice.serializers import ConversationSerializer, MessageSerializer, ReadSerializer, SendSerializer
 
 CATCH_UP = "To get each new message once, ask for `after=<largest id seen>` and follow `next`."
+UNKNOWN_RECEIVER = {"receiver": ["does_not_exist"]}  # the codes of a serializer's errors, by field
 
 
 def idempotency_key(request):
@@ -82,7 +83,7 @@ class MailboxView(MessageListView):
     def post(self, request):
         serializer = SendSerializer(data=request.data)
         if not serializer.is_valid():
-            if [error.code for error in serializer.errors.get("receiver", ())] == ["does_not_exist"]:
+            if {name: [error.code for error in errors] for name, errors in serializer.errors.items()} == UNKNOWN_RECEIVER:
                 reject_used_key(request.user, idempotency_key(request))
             raise ValidationError(serializer.errors)
         message, replayed = send_message(

@@ -7,12 +7,13 @@ from django.conf import settings
 from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.utils.deprecation import MiddlewareMixin
-from rest_framework.exceptions import UnsupportedMediaType
+from rest_framework.exceptions import MethodNotAllowed, UnsupportedMediaType
 
-from config.api.errors import error_response
+from config.api.errors import api_exception, error_response
 from config.log import NOBODY, RequestContext, begin_request, record_request, request_id
 
 ANY_HOST = ("/healthz", "/readyz")  # for load balancers, whose Host header is the address of the machine
+NO_SUCH_RANGE = "The file does not have this range of bytes."
 LENGTH = re.compile("[0-9]{1,20}")  # Python converts no more than 4,300 digits
 WITH_PORT = re.compile(r"^(?:\[([^]]*)\](?::\d+)?|([^:]*):\d+)$")  # some proxies add the port to an address
 
@@ -45,6 +46,8 @@ class RequestMiddleware(MiddlewareMixin):
         except Exception as error:  # raised by another middleware; DEBUG_PROPAGATE_EXCEPTIONS lets it through
             response = error_response(request, error)
 
+        if response.status_code >= 400 and (response.streaming or not response.content):
+            response = _describe_error(request, response)
         response.headers["X-Request-ID"] = context.id
         if not response.streaming:
             _set_content_headers(request, response)
@@ -55,6 +58,16 @@ class RequestMiddleware(MiddlewareMixin):
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse:
         """Respond to an exception of a view outside the framework, whether DEBUG is on or off."""
         return error_response(request, error)
+
+
+def _describe_error(request: HttpRequest, response: HttpResponse) -> HttpResponse:
+    """Return in JSON an error without a body: the 405 of a static file or a page of the admin, the 416 of a static file."""
+    status = response.status_code
+    error = MethodNotAllowed(request.method) if status == 405 else api_exception(status, NO_SUCH_RANGE)
+    described = error_response(request, error)
+    for name in {"Allow", "Content-Range"} & {*response.headers}:
+        described[name] = response[name]
+    return described
 
 
 def _set_content_headers(request: HttpRequest, response: HttpResponse) -> None:

@@ -69,10 +69,19 @@ class FormParser(parsers.FormParser):
 
 class MultiPartParser(parsers.MultiPartParser):
     def parse(self, stream, media_type=None, parser_context=None):
-        text = read_text(stream)  # DRF's parser replaces bytes that are not UTF-8
-        parsed = super().parse(io.BytesIO(text.encode()), media_type, {**parser_context, "encoding": "utf-8"})
+        text = read_text(stream)
+        # Django's parser would replace bytes that are not UTF-8, which a part in base64 can hold.
+        parsed = super().parse(io.BytesIO(text.encode()), media_type, {**parser_context, "encoding": "latin-1"})
         _, parameters = parse_header_parameters(media_type)
         if f"\n--{parameters['boundary']}--" not in f"\n{text}":  # DRF's parser accepts a part that was cut short
             raise ParseError("The form is incomplete.")
-        pairs = [(name, value) for name, values in parsed.data.lists() for value in values]
+        try:
+            pairs = [(decode(name), decode(value)) for name, values in parsed.data.lists() for value in values]
+        except UnicodeDecodeError:
+            raise ParseError(NOT_UTF8) from None
         return parsers.DataAndFiles(unique_fields(pairs), parsed.files.dict())
+
+
+def decode(text: str) -> str:
+    """Return the text of bytes in UTF-8 that were read as Latin-1."""
+    return text.encode("latin-1").decode()

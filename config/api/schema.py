@@ -105,10 +105,8 @@ class ServiceSchema(AutoSchema):
         return dict(sorted(responses.items()))
 
     def _common_errors(self):
-        yield from ("400", "413", "500", "503")
+        yield from ("400", "413", "415", "500", "503")
         if self.get_auth():
             yield "401"
-        if self.method == "POST":
-            yield "415"
         if self._is_list_view():
             yield "404"

@@ -15,6 +15,7 @@ JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 LIMIT = 2**20  # bytes
 MESSAGE = {"receiver": "bob", "content": "hi"}
+CONTENT_PART = 'Content-Disposition: form-data; name="content"'
 
 
 def multipart(fields):
@@ -61,6 +62,9 @@ class ValidBodyTests(BodyTestCase):
             (urlencode(MESSAGE), FORM),
             (multipart(MESSAGE), MULTIPART_CONTENT),
             (f" \n{json.dumps(MESSAGE)}", FORM),
+            (json.dumps(MESSAGE), "Application/JSON"),
+            (json.dumps(MESSAGE), f"{JSON} ;x=y"),
+            (multipart_with(f"{CONTENT_PART}\r\nContent-Transfer-Encoding: base64", "aGk="), MULTIPART_CONTENT),
         )
 
         for body, media_type in bodies:
@@ -160,6 +164,7 @@ class InvalidBodyTests(BodyTestCase):
             (b'{"receiver": "bob", "content": "\xff"}', FORM),
             (not_utf_8, MULTIPART_CONTENT),
             (not_utf_8, f"{MULTIPART_CONTENT}; charset=latin-1"),
+            (multipart_with(f"{CONTENT_PART}\r\nContent-Transfer-Encoding: base64", "//8="), MULTIPART_CONTENT),
         )
 
         for body, media_type in bodies:
@@ -302,9 +307,14 @@ class InvalidBodyTests(BodyTestCase):
             "a;b=\x00",
             "/",
             "é/é",
+            "*/*",
+            "application/*",
+            f"multipart/*; boundary={BOUNDARY}",
         ):
             with self.subTest(media_type=media_type):
-                response = self.send(json.dumps(MESSAGE), media_type)
+                body = multipart(MESSAGE) if media_type.startswith("multipart") else json.dumps(MESSAGE)
+
+                response = self.send(body, media_type)
 
                 self.assert_rejected(response, 415)
                 self.assertEqual(response.json(), {"detail": f'Unsupported media type "{media_type}" in request.'})

@@ -3,7 +3,7 @@
 import itertools
 import subprocess
 import sys
-from unittest import mock
+from unittest import mock, skipUnless
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
@@ -13,6 +13,7 @@ from django.urls import include, path
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from config.database.sql import execute
 from config.log import record_event
 from config.testing.cases import PASSWORD, ApiTestCase, ConcurrentTestCase, with_token
 from config.testing.http_client import free_port
@@ -83,6 +84,7 @@ class WrongMethodTests(ApiTestCase):
             (self.client, "NONSENSE", "/api/auth/register", "POST, OPTIONS"),
             (self.client, "POST", "/healthz", "GET, HEAD, OPTIONS"),
             (self.as_user(self.alice), "DELETE", "/api/message", "GET, POST, HEAD, OPTIONS"),
+            (self.as_user(self.alice), "LIST", "/api/message?nonsense=1", "GET, POST, HEAD, OPTIONS"),
         )
 
         for client, method, url, allowed in cases:
@@ -92,6 +94,29 @@ class WrongMethodTests(ApiTestCase):
                 self.assertEqual(response.status_code, 405)
                 self.assertEqual(response.json(), {"detail": f'Method "{method}" not allowed.'})
                 self.assertEqual(response.headers["Allow"], allowed)
+
+
+class OtherErrorTests(ApiTestCase):
+    """Errors that Django and WhiteNoise respond with, without a body."""
+
+    def test_a_wrong_method_is_rejected_in_json(self):
+        for method, url, allowed in (
+            ("POST", "/static/docs/page.js", "GET, HEAD"),
+            ("TRACE", "/admin/login/", "GET, POST, PUT, HEAD, OPTIONS"),
+        ):
+            with self.subTest(method=method, path=url):
+                response = self.client.generic(method, url)
+
+                self.assertEqual((response.status_code, response.headers["Allow"]), (405, allowed))
+                self.assertEqual(response.json(), {"detail": f'Method "{method}" not allowed.'})
+
+    def test_a_range_beyond_a_static_file_is_rejected_in_json(self):
+        response = self.client.get("/static/docs/page.js", headers={"range": "bytes=99999999-"})
+
+        self.assertEqual(
+            (response.status_code, response.json()), (416, {"detail": "The file does not have this range of bytes."})
+        )
+        self.assertRegex(response.headers["Content-Range"], r"^bytes \*/\d+$")
 
 
 class DisallowedHostTests(ApiTestCase):
@@ -208,6 +233,22 @@ class UnexpectedErrorTests(FailingViewTestCase):
                 traceback = self.log_lines("debug")[-1]["traceback"]
                 self.assertIn("IntegrityError: ", traceback)
                 self.assertNotIn("private words", traceback)
+
+    @skipUnless(connection.vendor == "postgresql", "SQLite's errors quote no parameters")
+    def test_parameters_that_the_database_quotes_are_not_logged(self):
+        content = "private words"
+
+        def divide_by_zero():
+            with transaction.atomic():
+                execute("SET LOCAL log_parameter_max_length_on_error = -1")
+                execute("SELECT %(content)s::text, 1 / %(zero)s", content=content, zero=0)
+
+        response = self.get("/api/work", divide_by_zero)
+
+        self.assertEqual((response.status_code, response.json()), (500, WENT_WRONG))
+        traceback = self.log_lines("debug")[-1]["traceback"]
+        self.assertIn("CONTEXT: ", traceback)
+        self.assertNotIn(content, traceback)
 
 
 class RepeatedErrorTests(FailingViewTestCase):

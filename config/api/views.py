@@ -2,6 +2,7 @@
 
 from rest_framework.exceptions import ValidationError
 from rest_framework.generics import GenericAPIView
+from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.permissions import SAFE_METHODS
 from rest_framework.response import Response
 
@@ -9,20 +10,29 @@ from config.api.exceptions import DatabaseIsReadOnly
 from config.database.sql import is_writable
 
 
+class ContentNegotiation(BaseContentNegotiation):
+    """Chooses the parser by the exact media type, and JSON for the response, whatever `Accept` says."""
+
+    def select_parser(self, request, parsers):
+        media_type = request.content_type.partition(";")[0].strip().lower()
+        return next((parser for parser in parsers if parser.media_type == media_type), None)
+
+    def select_renderer(self, request, renderers, format_suffix=None):
+        return renderers[0], renderers[0].media_type
+
+
 class BaseView(GenericAPIView):
     """Rejects a URL parameter that is unknown, empty or repeated: a typo must never return an unfiltered list."""
 
-    def perform_content_negotiation(self, request, force=False):
-        """Respond with JSON, whatever `Accept` says."""
-        [renderer] = self.get_renderers()
-        return renderer, renderer.media_type
+    content_negotiation_class = ContentNegotiation
 
     def initial(self, request, *args, **kwargs):
-        if request.method not in SAFE_METHODS and hasattr(self, request.method.lower()) and not is_writable():
+        is_allowed = request.method in self.allowed_methods  # otherwise a 405 follows
+        if is_allowed and request.method not in SAFE_METHODS and not is_writable():
             raise DatabaseIsReadOnly  # before the token: a standby may not know it yet
         super().initial(request, *args, **kwargs)
-        if not hasattr(self, request.method.lower()):
-            return  # a 405 follows
+        if not is_allowed:
+            return
         known = set()
         if request.method in SAFE_METHODS:
             filterset = getattr(self, "filterset_class", None)

@@ -2,9 +2,10 @@
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -26,18 +27,21 @@ SESSION_SETTINGS = {
 def database(variable: str, default: Path) -> dict[str, Any]:
     """Return an entry of DATABASES for the URL in the variable, or for the SQLite file `default`."""
     url = text(variable)
-    scheme = url.partition(":")[0]
-    if scheme in ("postgresql", "postgres"):
+    if url.partition(":")[0] in ("postgresql", "postgres"):
         return _postgresql(variable, url)
-    if url and scheme != "sqlite":
+    match = re.fullmatch("sqlite:///([^?#]+)", url)
+    if url and not match:
         abort(variable, EXPECTED)
-    return _sqlite(variable, Path(unquote(urlsplit(url).path[1:])) if url else default)
+    return _sqlite(variable, Path(unquote(match[1])) if match else default)
 
 
 def _sqlite(variable: str, file: Path) -> dict[str, Any]:
     if file.name == ":memory:":
         abort(variable, "the processes need a file that they share")
-    if not file.name or file.is_dir() or not os.access(file if file.exists() else file.parent, os.W_OK):
+    is_usable = False
+    with suppress(OSError, ValueError):  # the name is too long, or has a NUL
+        is_usable = file.name and not file.is_dir() and os.access(file if file.exists() else file.parent, os.W_OK)
+    if not is_usable:
         abort(variable, f"{str(file)!r} is not a file that can be written to")
     return {
         "ENGINE": "config.database.sqlite",

@@ -18,7 +18,7 @@ MOST_DISCARDED, SECONDS_TO_DISCARD = 2 * 2**20, 2  # bytes and seconds of a reje
 SECONDS_TO_RECEIVE, SECONDS_TO_SEND = 38, 60  # a body (the server allows 20 for the head), a piece of a response
 OTHER_PARAMETERS = re.compile(r";(?!\s*boundary=)[^;]*", re.IGNORECASE)  # of a Content-Type
 # A POST to these may hash a password, which takes a core for 20 ms. They share one thread, and the others have the rest.
-HASHING = re.compile("/api/auth/(register|login|password|user/delete)|/admin/(login|auth/user/add|.*password.*)/")
+HASHING = re.compile("(?s)/api/auth/(register|login|password|user/delete)|/admin/(login|auth/user/add|.*password.*)/")
 hashing_thread, hashing_slots, threads = ThreadPoolExecutor(1), asyncio.Semaphore(21), ThreadPoolExecutor(4)  # 20 wait
 
 
@@ -59,8 +59,8 @@ def make_environ(scope, share):
             key, text = "HTTP_" + name.decode().upper().replace("-", "_"), value.decode("latin-1")
             headers[key] = f"{headers[key]},{text}" if key in headers else text
     return {
-        "REQUEST_METHOD": scope["method"],
-        "PATH_INFO": unquote_to_bytes(scope["raw_path"]).decode("latin-1"),
+        "REQUEST_METHOD": scope["method"].upper(),  # as Django would
+        "PATH_INFO": "/" + unquote_to_bytes(scope["raw_path"]).decode("latin-1").removeprefix("/"),  # of `OPTIONS *`, too
         "QUERY_STRING": scope["query_string"].decode("latin-1"),
         # Without a charset: Django would decode the whole request with it, and fail at one that Python does not know.
         "CONTENT_TYPE": OTHER_PARAMETERS.sub("", headers.pop("HTTP_CONTENT_TYPE", "")),

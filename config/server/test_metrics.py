@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from accounts.authentication import issue_token
 from blocking.models import Block
-from config.server.test_server import JSON, ServiceTestCase
+from config.server.test_server import JSON, NOT_FOUND, ServiceTestCase
 from config.testing.http_client import free_port
 from config.testing.service import Service, run_service
 
@@ -105,6 +105,23 @@ class MetricsTests(ServiceTestCase):
         self.assertEqual(statuses, [400, 429, 429])
         self.assertEqual(changes[key("messaging_rejected_logins_total")], 2)
         self.assertEqual(changes[key("messaging_hash_wait_seconds_count")], 3)
+
+    def test_a_method_in_lower_case_waits_for_a_hash_too(self):
+        body = self.registration("erin")
+
+        with self.record_changes() as changes:
+            statuses = [self.request(method, "/api/auth/login", body) for method in ("post", "Post")]
+
+        self.assertEqual(statuses, [400, 429])
+        self.assertEqual(changes[key("messaging_hash_wait_seconds_count")], 2)
+
+    def test_a_request_for_no_path_is_not_found(self):
+        for method in ("OPTIONS", "GET"):
+            with self.subTest(method):
+                status, body, headers = self.exchange(self.connect(), method, "*")
+
+                self.assertEqual((status, body), (404, NOT_FOUND))
+                self.assertEqual((headers["Cache-Control"], len(headers["X-Request-ID"])), ("no-store", 32))
 
     def test_counts_database_errors(self):
         _, token = issue_token(self.alice)
