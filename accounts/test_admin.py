@@ -293,6 +293,18 @@ class UserTests(AdminTestCase):
         response = self.client.post("/api/auth/login", {"username": "alice", "password": new})
         self.assertEqual(response.status_code, 200)
 
+    def test_disabling_the_password_revokes_tokens(self):
+        alice = self.as_user(self.alice)
+
+        page = f"/admin/auth/user/{self.alice.pk}/password/"
+        response = self.admin.post(page, {"usable_password": "false", "unset-password": "Disable"})
+
+        self.assertRedirects(response, f"/admin/auth/user/{self.alice.pk}/change/")
+        self.assertEqual(alice.get("/api/auth/user").status_code, 401)
+        response = self.client.post("/api/auth/login", {"username": "alice", "password": PASSWORD})
+        self.assertEqual(response.status_code, 400)
+        self.assertIn(("Revoke Tokens", "operator", "alice"), self.events())
+
     def test_writes_only_the_columns_that_the_form_changes(self):
         with CaptureQueriesContext(connection) as queries:
             self.change(self.alice, email="alice@example.org", first_name="Alice")

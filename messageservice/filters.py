@@ -57,7 +57,9 @@ class UnreadFilter(django_filters.BooleanFilter):
     error_message = "Must be true or false."
 
     def parse(self, value: str) -> bool:
-        return ("true", "false").index(value) == 0
+        if value not in ("true", "false"):
+            raise ValueError
+        return value == "true"
 
 
 class ListingFilterBackend(DjangoFilterBackend):
