@@ -3,7 +3,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from messageservice.comparisons import Differences, Figures, compare, repair_user
 
-BATCH = 100  # users per statement: a tenth of a second if each has some hundred messages
+BATCH = 100  # users per statement: some tenths of a second if each has some hundred messages
 
 
 class Command(BaseCommand):
