@@ -13,6 +13,7 @@ from django.contrib.auth.models import User
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import IntegrityError, transaction
+from django.db.models import ProtectedError
 from django.http import Http404
 
 from accounts.authentication import AuthToken, issue_token, live_tokens
@@ -162,6 +163,15 @@ def deactivate(user: User) -> None:
         User.objects.filter(pk=user.pk).update(is_active=False)
         user.auth_token_set.all().delete()
     record_event("Deactivate User", who=current_request().user, whom=user.username)
+
+
+def delete_user(user: User) -> None:
+    """Delete a user who has no messages, on behalf of an operator. Raises PermissionDenied if they have got one just now."""
+    try:
+        user.delete()
+    except ProtectedError:
+        raise PermissionDenied(f"{user} has messages.") from None
+    record_event("Delete Account", who=current_request().user, whom=user.username)
 
 
 def lock_account(user: User) -> None:

@@ -12,18 +12,23 @@ from django.contrib.auth.forms import (
     UserChangeForm,
 )
 from django.contrib.auth.models import Group, User
-from django.core.exceptions import SuspiciousOperation
+from django.core.exceptions import SuspiciousOperation, ValidationError
+from django.db import IntegrityError
 from django.db.models import PROTECT
 from django.urls import reverse
 from django.utils.html import format_html_join
 
-from accounts.actions import deactivate, lock_account, revoke_tokens, set_password
+from accounts.actions import deactivate, delete_user, lock_account, revoke_tokens, set_password
 from accounts.authentication import AuthToken
-from accounts.models import is_deleted
+from accounts.hashers import OwaspArgon2Hasher
+from accounts.models import NAME_IS_TAKEN, is_deleted
 
 admin.site.unregister([User, Group, AuthToken])
 AuthToken._meta.verbose_name, AuthToken._meta.verbose_name_plural = "token", "tokens"
 apps.get_app_config("auth").verbose_name, apps.get_app_config("knox").verbose_name = "Accounts", "Tokens"
+
+
+LONGEST_SEARCH = 400  # characters: an email address has at most 254
 
 
 class StrictParametersMixin:
@@ -38,6 +43,11 @@ class StrictParametersMixin:
 
     def get_object(self, request, object_id, from_field=None):
         return super().get_object(request, object_id)
+
+    def get_search_results(self, request, queryset, search_term):
+        if len(search_term) > LONGEST_SEARCH:  # each of its words is a condition, and SQLite takes no thousand of them
+            raise SuspiciousOperation("The search is too long.")
+        return super().get_search_results(request, queryset, search_term)
 
     def response_action(self, request, queryset):
         if not all(re.fullmatch("[0-9]{1,18}", pk) for pk in request.POST.getlist(ACTION_CHECKBOX_NAME)):
@@ -55,10 +65,10 @@ class ViewOnlyAdmin(StrictParametersMixin, admin.ModelAdmin):
 
 
 class PasswordLink(ReadOnlyPasswordHashWidget):
-    """The link to set a password, without the parts of the hash that Django shows."""
+    """The link to set a password, without the parts of the hash that Django shows. A stored hash may be malformed, too."""
 
     def get_context(self, name, value, attrs):
-        return {**super().get_context(name, value, attrs), "summary": []}
+        return {**super().get_context(name, OwaspArgon2Hasher.unmatched_hash, attrs), "summary": []}
 
 
 class ChangeUserForm(UserChangeForm):
@@ -131,13 +141,23 @@ class AccountAdmin(StrictParametersMixin, UserAdmin):
 
     def save_model(self, request, obj, form, change):
         if not change:
-            super().save_model(request, obj, form, change)
+            try:
+                super().save_model(request, obj, form, change)
+            except IntegrityError:  # another request has just taken the name
+                raise ValidationError({"username": [NAME_IS_TAKEN]}) from None
             return
         lock_account(User(pk=obj.pk))
         columns = {field.name for field in obj._meta.concrete_fields}
         obj.save(update_fields=columns.intersection(form.changed_data))  # other columns may have changed since obj was read
         if "is_active" in form.changed_data and not obj.is_active:
             deactivate(obj)
+
+    def delete_model(self, request, obj):
+        delete_user(obj)
+
+    def delete_queryset(self, request, queryset):
+        for user in queryset:
+            delete_user(user)
 
     @admin.action(description="Deactivate selected users and revoke their tokens", permissions=["change"])
     def deactivate_users(self, request, queryset):

@@ -5,7 +5,7 @@ from functools import wraps
 from django.contrib.admin import AdminSite
 from django.contrib.admin.forms import AdminAuthenticationForm, AdminPasswordChangeForm
 from django.contrib.auth.views import PasswordChangeView
-from django.core.exceptions import SuspiciousOperation, ValidationError
+from django.core.exceptions import PermissionDenied, SuspiciousOperation, ValidationError
 from django.http import Http404
 from django.urls import reverse
 
@@ -65,6 +65,10 @@ class OperatorSite(AdminSite):
             raise SuspiciousOperation("A cookie holds a NUL.")
         current_request().user = request.user.get_username() or NOBODY
         return super().has_permission(request)
+
+    def autocomplete_view(self, request):
+        """Reject every request: no page uses it, and it fails for some names of fields."""
+        raise PermissionDenied("There is no autocompletion here.")
 
     def password_change(self, request, extra_context=None):
         """Use OperatorPasswordForm, which is the only difference from Django's own method."""

@@ -2,7 +2,7 @@
 
 from unicodedata import normalize
 
-from django.contrib.auth.hashers import Argon2PasswordHasher, make_password, verify_password
+from django.contrib.auth.hashers import Argon2PasswordHasher, identify_hasher, make_password, verify_password
 from django.contrib.auth.models import User
 
 LONGEST_PASSWORD = 1024  # characters as typed when it was set
@@ -37,14 +37,22 @@ class OwaspArgon2Hasher(Argon2PasswordHasher):
 def check_password(user: User | None, password: str) -> bool:
     """Return whether the password is the user's, after the same time even if there is no user or no usable password.
 
-    Renews an outdated hash, unless the password was changed since the user was read. Django's `User.check_password` would
-    overwrite the new password.
+    Renews an outdated hash. If another request has renewed it, or changed the password, since the user was read, reads the
+    hash again and checks that one; Django's `User.check_password` would overwrite it.
     """
-    stored = user.password if user and user.has_usable_password() else OwaspArgon2Hasher.unmatched_hash
-    is_correct, is_outdated = verify_password(password, stored)
+    stored = user.password if user else OwaspArgon2Hasher.unmatched_hash
+    try:
+        identify_hasher(stored)
+        is_correct, is_outdated = verify_password(password, stored)
+    except (AssertionError, ValueError):  # there is no usable password, or the hash is malformed
+        is_correct, is_outdated = verify_password(password, OwaspArgon2Hasher.unmatched_hash)
     if is_correct and is_outdated:
-        user.password = make_password(password)
-        User.objects.filter(pk=user.pk, password=stored).update(password=user.password)
+        rows = User.objects.filter(pk=user.pk)
+        renewed = make_password(password)
+        if not rows.filter(password=stored).update(password=renewed):
+            user.password = rows.values_list("password", flat=True).first() or ""
+            return check_password(user, password)
+        user.password = renewed
     return is_correct
 
 

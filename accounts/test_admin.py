@@ -4,8 +4,8 @@ from unicodedata import normalize
 from unittest.mock import patch
 
 from django.contrib.auth.models import Group, Permission, User
-from django.db import OperationalError, connection
-from django.db.models import QuerySet
+from django.db import IntegrityError, OperationalError, connection
+from django.db.models import ProtectedError, QuerySet
 from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
 
@@ -337,6 +337,29 @@ class UserTests(AdminTestCase):
         )
 
         self.assertFalse(User.objects.filter(username="alice").exists())
+        self.assertEqual(self.events()[-1], ("Delete Account", "operator", "alice"))
+
+    def test_deletes_no_user_who_gets_a_message_meanwhile(self):
+        with patch.object(User, "delete", side_effect=ProtectedError("", set())):
+            response = self.admin.post(f"/admin/auth/user/{self.alice.pk}/delete/", {"post": "yes"})
+
+        self.assertEqual((response.status_code, response.json()), (403, {"detail": "alice has messages."}))
+        self.assertNotIn("Delete Account", [event for event, _, _ in self.events()])
+
+    def test_adds_no_user_whose_name_is_taken_meanwhile(self):
+        with patch.object(User, "save", side_effect=IntegrityError):
+            response = self.add("dave")
+
+        self.assertEqual(
+            (response.status_code, response.json()), (400, {"username": ["A user with that username already exists."]})
+        )
+
+    def test_shows_a_user_whose_hash_is_malformed(self):
+        for password_hash in ("", "!", "abc", "argon2", "argon2$garbage", "pbkdf2_sha256$abc$salt$x"):
+            with self.subTest(password_hash):
+                User.objects.filter(pk=self.alice.pk).update(password=password_hash)
+
+                self.assertIn("Reset password", self.page(f"/admin/auth/user/{self.alice.pk}/change/"))
 
     def test_searches_by_part_of_a_name(self):
         for part in ("bob", "BO", "oB"):
@@ -428,6 +451,7 @@ class StaffTests(AdminTestCase):
         self.assertEqual(self.events()[-1], ("Deactivate User", "bob", "alice"))
         self.act("delete_selected", self.alice)
         self.assertFalse(User.objects.filter(username="alice").exists())
+        self.assertEqual(self.events()[-1], ("Delete Account", "bob", "alice"))
 
     def test_cannot_give_permissions(self):
         more = {

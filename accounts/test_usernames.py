@@ -272,7 +272,7 @@ class CreateSuperuserTests(TestCase):
     def test_rejects_a_name_that_is_not_utf_8(self):
         with (
             patch.dict(os.environ, {"DJANGO_SUPERUSER_USERNAME": "\udcff"}),
-            self.assertRaisesMessage(CommandError, "The username is not UTF-8."),
+            self.assertRaisesMessage(CommandError, "The username, email or password is not UTF-8."),
         ):
             call_command("createsuperuser", email="", interactive=False)
 
@@ -331,6 +331,15 @@ class ChangePasswordTests(ApiTestCase):
             call_command("changepassword", "alice", stdout=StringIO())
 
         self.assertEqual(self.events(), [])
+
+    def test_rejects_input_without_a_password(self):
+        for typed, error in ((EOFError, "The input ended"), (["pass\udcffword"] * 2, "The password is not UTF-8.")):
+            with (
+                self.subTest(error),
+                patch("getpass.getpass", side_effect=typed),
+                self.assertRaisesMessage(CommandError, error),
+            ):
+                call_command("changepassword", "alice", stdout=StringIO(), stderr=StringIO())
 
     def test_asks_three_times(self):
         typed, output = ["a", "b", "password1", "password1", self.new, self.new], StringIO()

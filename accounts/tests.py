@@ -397,6 +397,38 @@ class LoginTests(ApiTestCase):
                 self.assert_incorrect(response)
         self.assert_no_session()
 
+    def test_rejects_every_password_if_the_hash_is_malformed(self):
+        client = self.as_user(self.alice)
+        argon2 = "argon2$argon2id$v=19$m=19456,t=2,p=1$"
+        for password_hash in (
+            "",
+            "!",
+            "abc",
+            "md5$a$b",
+            "argon2",
+            "argon2$",
+            "argon2$garbage",
+            "argon2$argon2id$v=19$m=1,t=1,p=1$x$y",
+            f"{argon2}é$x",
+            "pbkdf2_sha256",
+            "pbkdf2_sha256$abc",
+            "pbkdf2_sha256$abc$salt$x",
+            "pbkdf2_sha256$1$$x",
+        ):
+            with self.subTest(password_hash), self.settings(LIMIT_LOGIN=None, LIMIT_PASSWORD=None):
+                User.objects.filter(pk=self.alice.pk).update(password=password_hash)
+
+                with patch.object(
+                    OwaspArgon2Hasher, "verify", autospec=True, side_effect=OwaspArgon2Hasher.verify
+                ) as verify:
+                    response = self.log_in()
+
+                self.assert_incorrect(response)
+                self.assertEqual(verify.call_args.args[2], OwaspArgon2Hasher.unmatched_hash)  # it took as long
+                for path in ("password", "user/delete"):
+                    body = {"current_password": PASSWORD, "new_password": "a new long secret"}
+                    self.assertEqual(client.post(f"/api/auth/{path}", body).status_code, 400)
+
     def test_renews_only_outdated_hashes(self):
         current = "argon2$argon2id$v=19$m=19456,t=2,p=1$"
         hashes = {  # of PASSWORD
@@ -947,6 +979,9 @@ class ParallelPasswordTests(ConcurrentTestCase):
     def log_in(self, password):
         return APIClient().post("/api/auth/login", {"username": "alice", "password": password}).status_code
 
+    def delete_account(self, client, password):
+        return client.post("/api/auth/user/delete", {"current_password": password}).status_code
+
     def log_in_to_admin(self, password):
         """Log in to the admin, and return the status of its first page."""
         client = Client()
@@ -999,6 +1034,24 @@ class ParallelPasswordTests(ConcurrentTestCase):
                     self.assertEqual(check(client), status)
 
                 self.assertEqual([self.log_in(password) for password in (PASSWORD, new)], [400, 200])
+
+    def test_a_hash_that_another_request_renews_is_still_correct(self):
+        checks = {
+            "log-in": (lambda client: self.log_in(PASSWORD), 200),
+            "log-in to the admin": (lambda client: self.log_in_to_admin(PASSWORD), 200),
+            "change of password": (lambda client: self.change(client, PASSWORD, "a new long secret"), 204),
+            "deletion": (lambda client: self.delete_account(client, PASSWORD), 204),
+        }
+        for kind, (check, status) in checks.items():
+            with self.subTest(kind):
+                self.alice.password, self.alice.is_staff = OUTDATED_HASH, True
+                self.alice.save()
+                client = self.as_user(self.alice)
+
+                with self.during_the_check(lambda: self.assertEqual(self.log_in(PASSWORD), 200)):
+                    self.assertEqual(check(client), status)
+
+        self.assertNotIn("Invalid Login", [event for event, _, _ in self.events()])
 
     def test_creates_no_token_if_the_account_is_deactivated_during_the_check(self):
         with self.during_the_check(lambda: deactivate(self.alice)):

@@ -547,6 +547,7 @@ class AdminUrlTests(AdminTestCase):
             for parameter in self.PARAMETERS:
                 for value in self.VALUES:
                     self.assert_no_server_error(f"/admin/{name}/?{parameter}={value}")
+            self.assert_no_server_error(f"/admin/{name}/?q={'a+' * 1500}")
             for lookup in self.LOOKUPS[name]:
                 for value in ("99999999999", "(", "%00"):
                     self.assert_no_server_error(f"/admin/{name}/?{lookup}={value}")
@@ -577,6 +578,7 @@ class AdminUrlTests(AdminTestCase):
                 f"jsi18n/?language={value}",
                 f"autocomplete/?term={value}&app_label={value}&model_name={value}&field_name={value}",
                 f"autocomplete/?term={value}&app_label=blocking&model_name=block&field_name=blocker",
+                f"autocomplete/?term={value}&app_label=auth&model_name=user&field_name=auth_token_set",
                 f"login/?next={value}",
                 f"password_change/?next={value}",
             ):

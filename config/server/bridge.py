@@ -18,7 +18,7 @@ MOST_DISCARDED, SECONDS_TO_DISCARD = 2 * 2**20, 2  # bytes and seconds of a reje
 SECONDS_TO_RECEIVE, SECONDS_TO_SEND = 38, 60  # a body (the server allows 20 for the head), a piece of a response
 OTHER_PARAMETERS = re.compile(r";(?!\s*boundary=)[^;]*", re.IGNORECASE)  # of a Content-Type
 # A POST to these may hash a password, which takes a core for 20 ms. They share one thread, and the others have the rest.
-HASHING = re.compile("(?s)/api/auth/(register|login|password|user/delete)|/admin/(login|auth/user/add|.*password.*)/")
+HASHING = re.compile("(?s)/api/auth/(register|login|password|user/delete)|/admin/(login|password_change|auth/user/.*)/")
 hashing_thread, hashing_slots, threads = ThreadPoolExecutor(1), asyncio.Semaphore(21), ThreadPoolExecutor(4)  # 20 wait
 
 

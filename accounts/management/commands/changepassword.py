@@ -25,6 +25,10 @@ class Command(changepassword.Command):
             set_password(user, self.ask(user))
         except PermissionDenied as error:
             raise CommandError(str(error)) from None
+        except EOFError:
+            raise CommandError("The input ended before the password.") from None
+        except UnicodeEncodeError:
+            raise CommandError("The password is not UTF-8.") from None
         return f"Password changed successfully for user '{user}'"
 
     def ask(self, user: User) -> str:

@@ -6,7 +6,7 @@ from accounts.models import NAME_IS_TAKEN
 
 
 class Command(createsuperuser.Command):
-    """Django's command, with an error message if another process takes the name, or if the username is not UTF-8."""
+    """Django's command, with an error message if another process takes the name, or if what is given is not UTF-8."""
 
     def handle(self, *args, **options):
         try:
@@ -14,4 +14,4 @@ class Command(createsuperuser.Command):
         except IntegrityError:  # another process has just taken the name
             raise CommandError(NAME_IS_TAKEN) from None
         except UnicodeEncodeError:
-            raise CommandError("The username is not UTF-8.") from None
+            raise CommandError("The username, email or password is not UTF-8.") from None
