@@ -4,6 +4,7 @@ import gzip
 import io
 import itertools
 import json
+from unittest.mock import patch
 from urllib.parse import urlencode
 
 from django.test.client import BOUNDARY, MULTIPART_CONTENT, encode_multipart
@@ -63,6 +64,7 @@ class ValidBodyTests(BodyTestCase):
             (multipart(MESSAGE), MULTIPART_CONTENT),
             (f" \n{json.dumps(MESSAGE)}", FORM),
             (json.dumps(MESSAGE), "Application/JSON"),
+            (multipart(MESSAGE), f"Multipart/Form-Data; boundary={BOUNDARY}"),
             (json.dumps(MESSAGE), f"{JSON} ;x=y"),
             (multipart_with(f"{CONTENT_PART}\r\nContent-Transfer-Encoding: base64", "aGk="), MULTIPART_CONTENT),
         )
@@ -73,6 +75,15 @@ class ValidBodyTests(BodyTestCase):
 
                 self.assertEqual(response.status_code, 201)
                 self.assertEqual(response.json(), {**response.json(), "sender": "alice", **MESSAGE})
+
+    def test_accepts_many_characters_that_separate_values_elsewhere(self):
+        for content in ('[,{"\\' * 2_000, "," * 10_000, '"' * 10_000, "\\" * 10_000, "]}:" * 3_000):
+            with self.subTest(content=content[:5]):
+                unknown = {f"unknown {number}": [content[:100], {}] for number in range(60)}
+
+                response = self.send(json.dumps({**unknown, "receiver": "bob", "content": content}))
+
+                self.assertEqual((response.status_code, response.json().get("content")), (201, content))
 
     def test_ignores_a_byte_order_mark_before_the_body(self):
         content = "\ufeffhi\ufeff"
@@ -137,6 +148,18 @@ class InvalidBodyTests(BodyTestCase):
                 path = "/api/message" if client is self.alice_client else "/api/auth/register"
 
                 self.assert_rejected(self.send(body, path=path, client=client))
+
+    def test_rejects_json_with_too_many_values_before_it_is_parsed(self):
+        for value in ("[],", "0,", '"",', '"', '{"a":[],', "[", '{"a":', '"' + r"\"" * 9 + '",'):
+            for start in ('{"username": [', '{"username": "x", "unknown": ['):
+                with self.subTest(value=value, start=start), patch("rest_framework.utils.json.loads") as loads:
+                    body = start + value * ((LIMIT - len(start)) // len(value))
+
+                    response = self.send(body, path="/api/auth/login", client=self.client)
+
+                    self.assert_rejected(response)
+                    self.assertEqual(response.json(), {"detail": "The body has too many values."})
+                    self.assertFalse(loads.called)
 
     def test_rejects_json_that_is_not_an_object(self):
         for body in (b"[]", b'["receiver"]', b'"text"', b"null", b"12", b"1e999", b"true", b'[{"receiver": "bob"}]'):
