@@ -14,8 +14,8 @@ from rest_framework import parsers
 from rest_framework.exceptions import ParseError, ValidationError
 from rest_framework.utils import json
 
-# Python parses a body full of values in a quarter of a second, and no other thread runs meanwhile. Tokens are counted in
-# less: strings, which may be incomplete, and what precedes another value.
+# Python's parser takes a quarter of a second for a megabyte full of values, and lets no other thread run. So the tokens are
+# counted first: strings, which may lack their end, and the characters before further values.
 MOST_TOKENS = 500
 TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{,]', re.DOTALL)
 NOT_UTF8 = "The body must be in UTF-8, without NUL characters."
