@@ -39,7 +39,8 @@ POSTGRESQL = Database(
 SQLITE = Database(
     section=RECOVERY[1],
     kill=f"systemctl kill --signal KILL {UNITS} && systemctl stop {UNITS} && rm -r /var/lib/messaging/{{,.}}db.sqlite3*",
-    mistake="runuser -u messaging -- sqlite3 /var/lib/messaging/db.sqlite3 'DELETE FROM messageservice_message'",
+    mistake="runuser -u messaging -- sqlite3 -cmd '.timeout 10000' /var/lib/messaging/db.sqlite3 "
+    "'DELETE FROM messageservice_message'",
     now="date --utc +%FT%T.%3NZ",
     seconds=15,
     lost=5,
