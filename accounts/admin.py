@@ -23,12 +23,11 @@ from accounts.authentication import AuthToken
 from accounts.hashers import OwaspArgon2Hasher
 from accounts.models import NAME_IS_TAKEN, is_deleted
 
+LONGEST_SEARCH = 400  # characters: an email address has at most 254
+
 admin.site.unregister([User, Group, AuthToken])
 AuthToken._meta.verbose_name, AuthToken._meta.verbose_name_plural = "token", "tokens"
 apps.get_app_config("auth").verbose_name, apps.get_app_config("knox").verbose_name = "Accounts", "Tokens"
-
-
-LONGEST_SEARCH = 400  # characters: an email address has at most 254
 
 
 class StrictParametersMixin:
@@ -45,7 +44,7 @@ class StrictParametersMixin:
         return super().get_object(request, object_id)
 
     def get_search_results(self, request, queryset, search_term):
-        if len(search_term) > LONGEST_SEARCH:  # each of its words is a condition, and SQLite takes no thousand of them
+        if len(search_term) > LONGEST_SEARCH:  # each word is a condition, and SQLite allows fewer than 1,000
             raise SuspiciousOperation("The search is too long.")
         return super().get_search_results(request, queryset, search_term)
 

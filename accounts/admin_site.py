@@ -61,7 +61,7 @@ class OperatorSite(AdminSite):
 
     def has_permission(self, request):
         """Name the operator in the logs. Every page calls this method first."""
-        if "\0" in "".join(request.COOKIES.values()):  # of a session, which the database would reject
+        if "\0" in "".join(request.COOKIES.values()):  # PostgreSQL would reject it as the key of a session
             raise SuspiciousOperation("A cookie holds a NUL.")
         current_request().user = request.user.get_username() or NOBODY
         return super().has_permission(request)

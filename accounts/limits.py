@@ -111,7 +111,9 @@ class LoginAttempts(Attempts):
         address = client_network()
         self.for_name = tally_key("log-in to", username)
         self.failed_before = tally_key("first log-in", username, client_network(ipv6_prefix=48))
-        one_failure = settings.LIMIT_LOGIN_NAME and Limit(1, (settings.LIMIT_LOGIN or settings.LIMIT_LOGIN_NAME).seconds)
+        one_failure = None
+        if settings.LIMIT_LOGIN_NAME is not None:
+            one_failure = Limit(1, (settings.LIMIT_LOGIN or settings.LIMIT_LOGIN_NAME).seconds)
         super().__init__(
             {
                 tally_key("log-in", username, address): settings.LIMIT_LOGIN,

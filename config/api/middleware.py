@@ -46,7 +46,7 @@ class RequestMiddleware(MiddlewareMixin):
         except Exception as error:  # raised by another middleware; DEBUG_PROPAGATE_EXCEPTIONS lets it through
             response = error_response(request, error)
 
-        if response.status_code >= 400 and (response.streaming or not response.content):
+        if response.status_code in (405, 416) and (response.streaming or not response.content):
             response = _describe_error(request, response)
         response.headers["X-Request-ID"] = context.id
         if not response.streaming:

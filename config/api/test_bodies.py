@@ -162,7 +162,17 @@ class InvalidBodyTests(BodyTestCase):
                     self.assertFalse(loads.called)
 
     def test_rejects_json_that_is_not_an_object(self):
-        for body in (b"[]", b'["receiver"]', b'"text"', b"null", b"12", b"1e999", b"true", b'[{"receiver": "bob"}]'):
+        for body in (
+            b"[]",
+            b'["receiver"]',
+            b'"text"',
+            b"null",
+            b"12",
+            b"1e999",
+            b"true",
+            b'[{"receiver": "bob"}]',
+            b"[" * 500 + b"]" * 500,
+        ):
             for path in ("/api/message", "/api/block", "/api/auth/register", "/api/auth/login"):
                 with self.subTest(body=body, path=path):
                     self.assert_rejected(self.send(body, path=path), keys=("non_field_errors",))

@@ -59,8 +59,8 @@ def make_environ(scope, share):
             key, text = "HTTP_" + name.decode().upper().replace("-", "_"), value.decode("latin-1")
             headers[key] = f"{headers[key]},{text}" if key in headers else text
     return {
-        "REQUEST_METHOD": scope["method"].upper(),  # as Django would
-        "PATH_INFO": "/" + unquote_to_bytes(scope["raw_path"]).decode("latin-1").removeprefix("/"),  # of `OPTIONS *`, too
+        "REQUEST_METHOD": scope["method"].upper(),  # as Django does; HASHING is for POST
+        "PATH_INFO": "/" + unquote_to_bytes(scope["raw_path"]).decode("latin-1").removeprefix("/"),  # `/*` for `OPTIONS *`
         "QUERY_STRING": scope["query_string"].decode("latin-1"),
         # Without a charset: Django would decode the whole request with it, and fail at one that Python does not know.
         "CONTENT_TYPE": OTHER_PARAMETERS.sub("", headers.pop("HTTP_CONTENT_TYPE", "")),

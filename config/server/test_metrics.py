@@ -115,6 +115,24 @@ class MetricsTests(ServiceTestCase):
         self.assertEqual(statuses, [400, 429])
         self.assertEqual(changes[key("messaging_hash_wait_seconds_count")], 2)
 
+    def test_every_form_of_the_admin_with_a_password_waits_for_a_hash(self):
+        paths = (
+            "login",
+            "password_change",
+            "auth/user/add",
+            "auth/user/1/change",
+            "auth/user/1/password",
+            "auth/user/1%0A/password",
+        )
+
+        with self.record_changes() as changes:
+            for path in paths:
+                connection = self.connect()
+                connection.request("POST", f"/admin/{path}/")
+                self.assertIn(connection.getresponse().status, (302, 403))  # no session, or no CSRF token
+
+        self.assertEqual(changes[key("messaging_hash_wait_seconds_count")], len(paths))
+
     def test_a_request_for_no_path_is_not_found(self):
         for method in ("OPTIONS", "GET"):
             with self.subTest(method):
