@@ -1,5 +1,7 @@
 """The OpenAPI schema, from which clients are generated."""
 
+import itertools
+import re
 from collections.abc import Iterator
 from typing import Any
 from unittest.mock import ANY
@@ -37,6 +39,17 @@ class SchemaTests(ApiTestCase):
                 for response in operation["responses"].values():
                     for header, value in response["headers"].items():
                         self.assertTrue(value.get("description"), header)
+
+    def test_describes_the_errors_of_bodies_that_no_operation_reads(self):
+        client = self.as_user(self.alice)
+        bodies = ((415, b"x", {"content-encoding": "gzip"}), (413, b"x" * (2**20 + 1), {}))
+        for (path, methods), (status, body, headers) in itertools.product(self.schema["paths"].items(), bodies):
+            for method, operation in methods.items():
+                with self.subTest(method=method, path=path, status=status):
+                    response = client.generic(method.upper(), re.sub("{.*?}", "1", path), body, headers=headers)
+
+                    self.assertEqual(response.status_code, status)
+                    self.assertIn(str(status), operation["responses"])
 
     def test_describes_every_field(self):
         fields = {
